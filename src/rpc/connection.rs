@@ -1,0 +1,205 @@
+//! Reading and writing messages on a stream, with bounds on both sides.
+
+use std::io;
+use std::sync::{Arc, OnceLock};
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use super::codec::{Decoder, Frame, Framing};
+
+/// How much is read at once. A pipe holds 64 KiB by default.
+const READ_BYTES: usize = 64 * 1024;
+
+/// What may wait to be written to one peer, in bytes. A single larger message
+/// passes alone.
+const QUEUED_BYTES: usize = 4 * 1024 * 1024;
+
+/// Chunks that may wait to be written to one peer.
+const QUEUED_CHUNKS: usize = 1024;
+
+/// Reads frames, as many at a time as one read brought.
+pub struct BatchReader<R> {
+    stream: R,
+    decoder: Decoder,
+    buffer: BytesMut,
+    ended: bool,
+}
+
+impl<R: AsyncRead + Unpin> BatchReader<R> {
+    pub fn new(stream: R, decoder: Decoder) -> BatchReader<R> {
+        BatchReader {
+            stream,
+            decoder,
+            buffer: BytesMut::new(),
+            ended: false,
+        }
+    }
+
+    /// The framing, once the first byte told.
+    pub fn framing(&self) -> Option<Framing> {
+        self.decoder.framing()
+    }
+
+    /// Waits for at least one frame and appends all that came with it. `false`
+    /// at the end of the stream. Safe to drop while it waits.
+    pub async fn read(&mut self, frames: &mut Vec<Frame>) -> io::Result<bool> {
+        while !self.ended {
+            if self.buffer.capacity() - self.buffer.len() < READ_BYTES / 4 {
+                // A long line doubles the buffer, so that it is copied a few times only.
+                self.buffer.reserve(READ_BYTES.max(self.buffer.len()));
+            }
+            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+                self.ended = true;
+                while let Some(frame) = self.decoder.decode_end(&mut self.buffer) {
+                    frames.push(frame);
+                }
+                return Ok(!frames.is_empty());
+            }
+            while let Some(frame) = self.decoder.decode(&mut self.buffer) {
+                frames.push(frame);
+            }
+            if !frames.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// The way to one peer. Clones share one bounded queue, which [`write_loop`]
+/// empties; order is the order of sending.
+#[derive(Clone, Debug)]
+pub struct Outbox {
+    chunks: mpsc::Sender<Chunk>,
+    room: Arc<Semaphore>,
+    framing: Arc<OnceLock<Framing>>,
+}
+
+/// The receiving end of an [`Outbox`].
+pub struct OutboxReceiver(mpsc::Receiver<Chunk>);
+
+#[derive(Debug)]
+struct Chunk {
+    bytes: Bytes,
+    _room: OwnedSemaphorePermit,
+}
+
+/// The peer is gone: nothing more can be sent to it.
+#[derive(Debug, thiserror::Error)]
+#[error("the peer is gone")]
+pub struct OutboxClosed;
+
+/// Why something could not be queued at once.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    #[error("the peer is gone")]
+    Closed,
+    #[error("the peer does not read: {QUEUED_BYTES} bytes already wait for it")]
+    Full,
+}
+
+impl Outbox {
+    pub fn new() -> (Outbox, OutboxReceiver) {
+        let (sender, receiver) = mpsc::channel(QUEUED_CHUNKS);
+        let outbox = Outbox {
+            chunks: sender,
+            room: Arc::new(Semaphore::new(QUEUED_BYTES)),
+            framing: Arc::default(),
+        };
+        (outbox, OutboxReceiver(receiver))
+    }
+
+    /// Fixes the framing; the first call counts.
+    pub fn set_framing(&self, framing: Framing) {
+        let _ = self.framing.set(framing);
+    }
+
+    /// The framing in which to encode for this peer: lines until told otherwise.
+    pub fn framing(&self) -> Framing {
+        self.framing.get().copied().unwrap_or(Framing::Lines)
+    }
+
+    /// Frames and queues one message, waiting for room.
+    pub async fn send(&self, message: &str) -> Result<(), OutboxClosed> {
+        let mut bytes = Vec::with_capacity(message.len() + 32);
+        self.framing().encode(&[message], &mut bytes);
+        self.send_encoded(bytes).await
+    }
+
+    /// Queues messages that are framed already, waiting for room.
+    pub async fn send_encoded(&self, bytes: Vec<u8>) -> Result<(), OutboxClosed> {
+        let room = Arc::clone(&self.room)
+            .acquire_many_owned(weight(bytes.len()))
+            .await
+            .map_err(|_| OutboxClosed)?;
+        let chunk = Chunk {
+            bytes: bytes.into(),
+            _room: room,
+        };
+        self.chunks.send(chunk).await.map_err(|_| OutboxClosed)
+    }
+
+    /// Frames and queues one message, or refuses it at once.
+    pub fn try_send(&self, message: &str) -> Result<(), Refused> {
+        let mut bytes = Vec::with_capacity(message.len() + 32);
+        self.framing().encode(&[message], &mut bytes);
+        let room = Arc::clone(&self.room)
+            .try_acquire_many_owned(weight(bytes.len()))
+            .map_err(|_| {
+                if self.chunks.is_closed() {
+                    Refused::Closed
+                } else {
+                    Refused::Full
+                }
+            })?;
+        let chunk = Chunk {
+            bytes: bytes.into(),
+            _room: room,
+        };
+        self.chunks.try_send(chunk).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Refused::Full,
+            mpsc::error::TrySendError::Closed(_) => Refused::Closed,
+        })
+    }
+
+    /// Ends when nothing more can be sent.
+    pub async fn closed(&self) {
+        self.chunks.closed().await;
+    }
+}
+
+fn weight(bytes: usize) -> u32 {
+    bytes.clamp(1, QUEUED_BYTES) as u32
+}
+
+/// Writes what is queued until every [`Outbox`] is dropped or the peer closes.
+pub async fn write_loop<W: AsyncWrite + Unpin>(
+    OutboxReceiver(mut queue): OutboxReceiver,
+    mut stream: W,
+) -> io::Result<()> {
+    const AT_ONCE: usize = 64;
+    let mut chunks = Vec::with_capacity(AT_ONCE);
+    let mut joined = Vec::new();
+    while queue.recv_many(&mut chunks, AT_ONCE).await > 0 {
+        if let [chunk] = chunks.as_slice() {
+            stream.write_all(&chunk.bytes).await?;
+        } else {
+            for chunk in &chunks {
+                if chunk.bytes.len() > READ_BYTES {
+                    stream.write_all(&joined).await?;
+                    joined.clear();
+                    stream.write_all(&chunk.bytes).await?;
+                } else {
+                    joined.extend_from_slice(&chunk.bytes);
+                }
+            }
+            stream.write_all(&joined).await?;
+            joined.clear();
+        }
+        chunks.clear();
+        stream.flush().await?;
+    }
+    stream.shutdown().await
+}
