@@ -1,0 +1,286 @@
+//! What acpbox adds to ACP: `_meta.acpbox` on its messages and the `_acpbox/*`
+//! methods. JSON Schema and the OpenRPC document in `schema/` are made from
+//! these types.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// `_meta.acpbox` of `session/new`, `session/load` and `session/resume`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SessionOptions {
+    /// The agent's name in the catalogue; the default agent if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+    /// A VM's name; the workspace's own VM if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vm: Option<String>,
+    /// Variables for the agent's environment. Their values are not stored.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Text for the agent besides the base instructions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub additional_instructions: Option<String>,
+    /// Leave out the base instructions, which tell the agent about its VM.
+    #[serde(default)]
+    pub skip_os_instructions: bool,
+    /// `session/load`: replay only events with a higher sequence number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<i64>,
+}
+
+/// `clientCapabilities._meta.acpbox`: what a client wants beyond ACP.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClientOptions {
+    /// Send `_acpbox/agent/stderr` and `_acpbox/agent/exit` notifications.
+    #[serde(default)]
+    pub agent_notifications: bool,
+}
+
+/// `_meta.acpbox` of every `session/update`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct UpdateMeta {
+    /// The event's number in its session, from 1.
+    pub seq: i64,
+}
+
+/// `_meta.acpbox` of a `session/prompt` result.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PromptMeta {
+    /// The agent's whole reply: the text of its message chunks in this turn.
+    pub text: String,
+    /// Whether `text` was cut at its bound; the events have all of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub text_truncated: bool,
+    /// The number of the turn's last event, which is this result.
+    pub last_seq: i64,
+}
+
+/// `_meta.acpbox` of the results of `session/new`, `session/load` and `session/resume`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionMeta {
+    pub agent: String,
+    pub vm: String,
+    /// The number of the session's last event.
+    pub last_seq: i64,
+    /// How a stored session came back; absent for a new one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Restored>,
+    /// What the VM could not be given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+/// How a stored session came back.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Restored {
+    pub tier: Tier,
+    /// Why better tiers were not used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Tier {
+    /// It was live in this process.
+    Attach,
+    /// The agent's own `session/resume`.
+    Resume,
+    /// The agent's own `session/load`.
+    Load,
+    /// A new session of the agent, which does not remember; the transcript does.
+    New,
+}
+
+/// Which side an event came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EventDirection {
+    Client,
+    Agent,
+    Acpbox,
+}
+
+/// `_acpbox/session/events`: one page of a session's transcript. Starts nothing.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EventsRequest {
+    pub session_id: String,
+    /// Only events with a higher number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<i64>,
+    /// Only events with a lower number; without `after`, the last ones below it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<i64>,
+    /// At most so many, 1 to 10,000; 1,000 if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+    /// Only these kinds: update kinds such as `tool_call`, methods, or a
+    /// method with `:result` or `:error`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kinds: Vec<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EventsResponse {
+    /// In ascending order.
+    pub events: Vec<Event>,
+    /// The number of the session's last event, in the page or not.
+    pub last_seq: i64,
+}
+
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Event {
+    pub seq: i64,
+    /// Milliseconds since 1970.
+    pub time: i64,
+    pub direction: EventDirection,
+    pub kind: String,
+    /// The JSON-RPC message, byte for byte.
+    #[schemars(with = "serde_json::Value")]
+    pub message: Box<RawValue>,
+}
+
+/// `_acpbox/agent/logs`: what the agent wrote to stderr.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LogsRequest {
+    pub session_id: String,
+    /// Only lines with a higher number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<i64>,
+    /// The newest so many, 1 to 10,000; 1,000 if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+}
+
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub struct LogsResponse {
+    pub lines: Vec<LogEntry>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct LogEntry {
+    pub number: i64,
+    /// Milliseconds since 1970.
+    pub time: i64,
+    /// `stderr`, or `stdout` for what was no protocol message.
+    pub stream: String,
+    pub text: String,
+}
+
+/// `_acpbox/vm/list` takes nothing.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VmListRequest {}
+
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub struct VmListResponse {
+    pub vms: Vec<VmStatus>,
+}
+
+/// `_acpbox/vm/status`, `/sleep`, `/wake`, `/delete`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VmRequest {
+    pub name: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VmStatus {
+    pub name: String,
+    pub driver: String,
+    pub state: VmState,
+    pub workspaces: Vec<PathBuf>,
+    /// The process that runs it, where that is not this one's business.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub holder: Option<u32>,
+    /// Sessions with a live agent in it, in this process.
+    pub live_sessions: usize,
+    /// Milliseconds since 1970.
+    pub created: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub booted: Option<i64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum VmState {
+    Running,
+    Stopped,
+}
+
+/// `_acpbox/vm/delete`'s result.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VmDeleteResponse {
+    /// Whether there was such a VM.
+    pub deleted: bool,
+}
+
+/// Notification `_acpbox/agent/stderr`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentStderr {
+    pub session_id: String,
+    pub lines: Vec<String>,
+}
+
+/// Notification and event `_acpbox/agent/exit`: the agent's process has ended.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentExit {
+    pub session_id: String,
+    /// How it ended, in words.
+    pub exit: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// Its last lines on stderr.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stderr: Vec<String>,
+}
+
+/// Event `_acpbox/turn/end`: a turn ended without the agent's own result.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TurnEnd {
+    pub session_id: String,
+    pub reason: TurnEndReason,
+    pub detail: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TurnEndReason {
+    /// The agent did not end a cancelled turn within the grace period.
+    CancelTimeout,
+    /// The agent's process or its VM ended.
+    AgentExit,
+    /// acpbox was told to stop.
+    Shutdown,
+}
+
+/// Event `_acpbox/permission/denied`: a request found nobody to answer it.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PermissionDenied {
+    pub session_id: String,
+    /// The agent's method that was refused.
+    pub method: String,
+    pub reason: String,
+}

@@ -1,0 +1,75 @@
+//! Method names, and the label under which an event is stored.
+
+use std::borrow::Cow;
+
+use agent_client_protocol_schema::v1::{
+    AGENT_METHOD_NAMES, CLIENT_METHOD_NAMES, PROTOCOL_LEVEL_METHOD_NAMES,
+};
+
+pub const INITIALIZE: &str = AGENT_METHOD_NAMES.initialize;
+pub const AUTHENTICATE: &str = AGENT_METHOD_NAMES.authenticate;
+pub const LOGOUT: &str = AGENT_METHOD_NAMES.logout;
+pub const SESSION_NEW: &str = AGENT_METHOD_NAMES.session_new;
+pub const SESSION_LOAD: &str = AGENT_METHOD_NAMES.session_load;
+pub const SESSION_RESUME: &str = AGENT_METHOD_NAMES.session_resume;
+pub const SESSION_LIST: &str = AGENT_METHOD_NAMES.session_list;
+pub const SESSION_CLOSE: &str = AGENT_METHOD_NAMES.session_close;
+pub const SESSION_DELETE: &str = AGENT_METHOD_NAMES.session_delete;
+pub const SESSION_PROMPT: &str = AGENT_METHOD_NAMES.session_prompt;
+pub const SESSION_CANCEL: &str = AGENT_METHOD_NAMES.session_cancel;
+
+pub const SESSION_UPDATE: &str = CLIENT_METHOD_NAMES.session_update;
+pub const REQUEST_PERMISSION: &str = CLIENT_METHOD_NAMES.session_request_permission;
+pub const FS_READ: &str = CLIENT_METHOD_NAMES.fs_read_text_file;
+pub const FS_WRITE: &str = CLIENT_METHOD_NAMES.fs_write_text_file;
+pub const TERMINAL_CREATE: &str = CLIENT_METHOD_NAMES.terminal_create;
+pub const TERMINAL_OUTPUT: &str = CLIENT_METHOD_NAMES.terminal_output;
+pub const TERMINAL_RELEASE: &str = CLIENT_METHOD_NAMES.terminal_release;
+pub const TERMINAL_WAIT: &str = CLIENT_METHOD_NAMES.terminal_wait_for_exit;
+pub const TERMINAL_KILL: &str = CLIENT_METHOD_NAMES.terminal_kill;
+pub const ELICITATION_CREATE: &str = CLIENT_METHOD_NAMES.elicitation_create;
+
+pub const CANCEL_REQUEST: &str = PROTOCOL_LEVEL_METHOD_NAMES.cancel_request;
+
+/// Our own notifications and events.
+pub const AGENT_STDERR: &str = "_acpbox/agent/stderr";
+pub const AGENT_EXIT: &str = "_acpbox/agent/exit";
+pub const TURN_END: &str = "_acpbox/turn/end";
+pub const PERMISSION_DENIED: &str = "_acpbox/permission/denied";
+pub const SESSION_RESTORED: &str = "_acpbox/session/restored";
+
+/// The prefix of methods that acpbox answers itself.
+pub const OWN_PREFIX: &str = "_acpbox/";
+
+/// The kind of a response's event: the request's method, then how it went.
+pub fn response_kind(method: &str, is_error: bool) -> Cow<'static, str> {
+    let how = if is_error { "error" } else { "result" };
+    Cow::Owned(format!("{method}:{how}"))
+}
+
+/// The kind of an update's event: the value of `sessionUpdate`, borrowed where known.
+pub fn update_kind(update: &str) -> Cow<'static, str> {
+    const KNOWN: [&str; 17] = [
+        "agent_message_chunk",
+        "agent_thought_chunk",
+        "user_message_chunk",
+        "tool_call_update",
+        "tool_call",
+        "plan",
+        "plan_update",
+        "plan_removed",
+        "available_commands_update",
+        "current_mode_update",
+        "config_option_update",
+        "session_info_update",
+        "usage_update",
+        "notice",
+        "compaction_update",
+        "compaction_summary_chunk",
+        "subagent_update",
+    ];
+    match KNOWN.iter().find(|known| **known == update) {
+        Some(known) => Cow::Borrowed(known),
+        None => Cow::Owned(update.to_owned()),
+    }
+}

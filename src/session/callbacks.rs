@@ -1,0 +1,219 @@
+//! What the agent asks of its client: acpbox checks files, serves terminals in
+//! the VM itself, passes the rest on, and fails closed where nobody can answer.
+
+use std::sync::Arc;
+
+use super::client::{AgentRequest, Client};
+use super::live::Live;
+use super::roots::Access;
+use super::state::{After, Batch, State, Waiting};
+use crate::acp::Failure;
+use crate::acp::Phase;
+use crate::acp::extension::PermissionDenied;
+use crate::acp::failure::METHOD_NOT_FOUND;
+use crate::acp::methods::{self, response_kind};
+use crate::rpc::message;
+use crate::rpc::splice::{self, Edits};
+use crate::store::Direction;
+
+impl Live {
+    pub(super) fn on_request(
+        self: &Arc<Self>,
+        state: &mut State,
+        batch: &mut Batch,
+        text: &str,
+        id: &str,
+        method: &str,
+        params: Option<&str>,
+    ) {
+        let public = state.public_id();
+        let mut edits = Edits::of(text);
+        for member in params.and_then(splice::members).unwrap_or_default() {
+            if member.key == "sessionId" && state.is_agents_own(member.value) {
+                edits.replace(member.value, public.clone());
+            }
+        }
+        // A request-scoped elicitation names a request by the id that the agent knows.
+        if method == methods::ELICITATION_CREATE
+            && let Some(theirs) = params.and_then(|params| splice::member(params, "requestId"))
+            && let Some(Waiting::Client { id, .. }) = state.pending.get(theirs)
+        {
+            edits.replace(theirs, id.to_string());
+        }
+        let line = edits.apply();
+        state.record(batch, Direction::Agent, method.to_owned().into(), line.as_str());
+        if method.starts_with("terminal/") && is_terminal(method) {
+            batch.after.push(After::Terminal {
+                id: id.into(),
+                method: method.into(),
+                params: params.unwrap_or("{}").into(),
+            });
+            return;
+        }
+        let asked = match state.clients.iter().find(|client| !client.gone.is_cancelled()).cloned() {
+            None => Err(None),
+            Some(client) => match self.check_file(&client, method, params) {
+                Ok(()) => Ok(client),
+                Err(failure) => Err(Some(failure)),
+            },
+        };
+        match asked {
+            Ok(client) => self.ask(state, batch, &client, &line, id, method),
+            Err(Some(failure)) => self.refuse_agent(state, batch, id, method, &failure),
+            Err(None) => self.fail_closed(state, batch, id, method, "no client is attached to the session"),
+        }
+    }
+
+    /// Sends an agent's request on to a client, under an id of the client's connection.
+    fn ask(
+        &self,
+        state: &mut State,
+        batch: &mut Batch,
+        client: &Arc<Client>,
+        line: &str,
+        id: &str,
+        method: &str,
+    ) where
+        Self: Sized,
+    {
+        let request = AgentRequest {
+            session: state.this.clone(),
+            id: id.into(),
+            method: method.into(),
+        };
+        let inserted = client.pending().insert(request);
+        let Ok(number) = inserted else {
+            let reason = "too many requests wait for the client's answers";
+            self.fail_closed(state, batch, id, method, reason);
+            return;
+        };
+        let number = number.to_string();
+        let outward = match message::Message::parse(line.as_bytes(), usize::MAX / 4).map(|parsed| parsed.body) {
+            Ok(message::Body::Request { id, .. }) => {
+                let mut edits = Edits::of(line);
+                edits.replace(id, number);
+                edits.apply()
+            }
+            _ => return,
+        };
+        batch.send(client, &[&outward]);
+    }
+
+    /// `fs/*` only where the client offered it, and only within the session's roots.
+    fn check_file(&self, client: &Client, method: &str, params: Option<&str>) -> Result<(), Failure> {
+        let access = match method {
+            methods::FS_READ => Access::Read,
+            methods::FS_WRITE => Access::Write,
+            _ => return Ok(()),
+        };
+        let offer = client.offer();
+        let is_offered = match access {
+            Access::Read => offer.read_text_file,
+            Access::Write => offer.write_text_file,
+        };
+        if !is_offered {
+            let what = format!("Method not found: the client does not offer `{method}`; use the files in the VM");
+            return Err(Failure::new(Phase::Request, METHOD_NOT_FOUND, what));
+        }
+        let params = params.unwrap_or("{}");
+        let Some(path) = splice::member(params, "path").and_then(message::string) else {
+            return Err(Failure::invalid_params(format!("`{method}` needs `path`, a string")));
+        };
+        for field in ["line", "limit"] {
+            let Some(raw) = splice::member(params, field) else { continue };
+            if raw != "null" && raw.parse::<u32>().is_err() {
+                return Err(Failure::invalid_params(format!("`{field}` must be a whole number from 0 to 4294967295, not {raw}")));
+            }
+        }
+        self.roots().check(&path, access).map_err(Failure::invalid_params)
+    }
+
+    /// Answers for a client that is not there: never with consent.
+    fn fail_closed(&self, state: &mut State, batch: &mut Batch, id: &str, method: &str, reason: &str) {
+        let params = PermissionDenied {
+            session_id: self.id.to_string(),
+            method: method.to_owned(),
+            reason: reason.to_owned(),
+        };
+        state.record_own(batch, methods::PERMISSION_DENIED, &params);
+        let result = match method {
+            methods::REQUEST_PERMISSION => r#"{"outcome":{"outcome":"cancelled"}}"#,
+            methods::ELICITATION_CREATE => r#"{"action":"cancel"}"#,
+            _ => {
+                let failure = Failure::internal(Phase::Request, format!("`{method}` cannot be answered: {reason}"));
+                self.refuse_agent(state, batch, id, method, &failure);
+                return;
+            }
+        };
+        let line = message::result(id, result);
+        state.record(batch, Direction::Acpbox, response_kind(method, false), line.as_str());
+        let _ = self.agent.outbox.try_send(&line);
+    }
+
+    fn refuse_agent(&self, state: &mut State, batch: &mut Batch, id: &str, method: &str, failure: &Failure) {
+        let line = message::error(id, &failure.to_error_object());
+        state.record(batch, Direction::Acpbox, response_kind(method, true), line.as_str());
+        if let Err(error) = self.agent.outbox.try_send(&line) {
+            tracing::warn!(%error, method, "a refusal did not reach the agent");
+        }
+    }
+
+    /// The agent no longer waits for one of its requests: neither need the client.
+    pub(super) fn withdraw(&self, state: &mut State, batch: &mut Batch, params: Option<&str>) {
+        let Some(theirs) = params.and_then(|params| splice::member(params, "requestId")) else {
+            return;
+        };
+        for client in &state.clients.clone() {
+            let found = client.pending().find(|request| {
+                &*request.id == theirs && request.session.as_ptr() == std::ptr::from_ref(self)
+            });
+            let Some(number) = found else { continue };
+            let line = message::notification(methods::CANCEL_REQUEST, &format!("{{\"requestId\":{number}}}"));
+            state.record(batch, Direction::Agent, methods::CANCEL_REQUEST.into(), line.as_str());
+            batch.send(client, &[&line]);
+        }
+    }
+
+    /// The agent is gone: nothing that it asked needs an answer.
+    pub(super) fn withdraw_all(&self, batch: &mut Batch, client: &Arc<Client>) {
+        loop {
+            let number = {
+                let mut pending = client.pending();
+                let found = pending.find(|request| request.session.as_ptr() == std::ptr::from_ref(self));
+                let Some(number) = found else { return };
+                pending.remove(number);
+                number
+            };
+            let line = message::notification(methods::CANCEL_REQUEST, &format!("{{\"requestId\":{number}}}"));
+            batch.send(client, &[&line]);
+        }
+    }
+
+    /// A client goes: what it was asked fails closed.
+    pub async fn client_gone(&self, client: &Arc<Client>, reason: &str) {
+        self.detach(client);
+        loop {
+            let request = {
+                let mut pending = client.pending();
+                let found = pending.find(|request| request.session.as_ptr() == std::ptr::from_ref(self));
+                found.and_then(|number| pending.remove(number))
+            };
+            let Some(request) = request else { return };
+            let denied = self.note(|state, batch| self.fail_closed(state, batch, &request.id, &request.method, reason));
+            if let Err(failure) = denied.await {
+                tracing::warn!(%failure, "a denial could not be recorded");
+            }
+        }
+    }
+}
+
+fn is_terminal(method: &str) -> bool {
+    [
+        methods::TERMINAL_CREATE,
+        methods::TERMINAL_OUTPUT,
+        methods::TERMINAL_WAIT,
+        methods::TERMINAL_KILL,
+        methods::TERMINAL_RELEASE,
+    ]
+    .contains(&method)
+}

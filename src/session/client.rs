@@ -1,0 +1,89 @@
+//! A connected client, as sessions see it: a way to send, what it offered, and
+//! the agents' requests that wait for its answer.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use agent_client_protocol_schema::v1::ClientCapabilities;
+use tokio_util::sync::CancellationToken;
+
+use super::live::Live;
+use crate::acp::extension::ClientOptions;
+use crate::rpc::{Outbox, Pending};
+
+/// Requests that may wait for one client's answers at once.
+const PENDING_REQUESTS: usize = 1024;
+
+#[derive(Debug)]
+pub struct Client {
+    pub outbox: Outbox,
+    /// Ends when the client is gone or told to go.
+    pub gone: CancellationToken,
+    offer: Mutex<Arc<Offer>>,
+    pending: Mutex<Pending<AgentRequest>>,
+}
+
+/// What a client said of itself in `initialize`.
+#[derive(Debug, Default)]
+pub struct Offer {
+    pub initialized: bool,
+    /// `clientCapabilities` as it came, an object.
+    pub capabilities: String,
+    /// `clientInfo` as it came.
+    pub info: Option<String>,
+    pub read_text_file: bool,
+    pub write_text_file: bool,
+    pub terminal: bool,
+    pub options: ClientOptions,
+}
+
+/// An agent's request that a client is to answer.
+#[derive(Debug)]
+pub struct AgentRequest {
+    pub session: Weak<Live>,
+    /// The agent's own id for it, raw.
+    pub id: Box<str>,
+    pub method: Box<str>,
+}
+
+impl Client {
+    pub fn new(outbox: Outbox) -> Arc<Client> {
+        Arc::new(Client {
+            outbox,
+            gone: CancellationToken::new(),
+            offer: Mutex::default(),
+            pending: Mutex::new(Pending::new(PENDING_REQUESTS)),
+        })
+    }
+
+    pub fn offer(&self) -> Arc<Offer> {
+        Arc::clone(&self.offer.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn set_offer(&self, offer: Offer) {
+        *self.offer.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(offer);
+    }
+
+    /// The requests that wait for this client.
+    pub fn pending(&self) -> MutexGuard<'_, Pending<AgentRequest>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Offer {
+    /// Reads `initialize`'s `clientCapabilities` and `clientInfo`, raw.
+    pub fn parse(capabilities: Option<&str>, info: Option<&str>) -> Offer {
+        let raw = capabilities.filter(|raw| raw.starts_with('{')).unwrap_or("{}");
+        let typed: ClientCapabilities = serde_json::from_str(raw).unwrap_or_default();
+        let options = typed.meta.as_ref().and_then(|meta| meta.get("acpbox"));
+        let options = options.and_then(|ours| serde_json::from_value(ours.clone()).ok());
+        Offer {
+            initialized: true,
+            capabilities: raw.to_owned(),
+            info: info.filter(|raw| raw.starts_with('{')).map(str::to_owned),
+            read_text_file: typed.fs.read_text_file,
+            write_text_file: typed.fs.write_text_file,
+            terminal: typed.terminal,
+            options: options.unwrap_or_default(),
+        }
+    }
+}

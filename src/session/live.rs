@@ -1,0 +1,404 @@
+//! A session with a running agent.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use super::client::Client;
+use super::host::Bounds;
+use super::roots::Roots;
+use super::state::{After, Batch, OwnError, State, Waiting, now};
+use super::terminal::Terminals;
+use crate::acp::extension::{AgentExit, AgentStderr, TurnEnd, TurnEndReason};
+use crate::acp::methods;
+use crate::acp::{Failure, Phase};
+use crate::agent::process::{AgentProcess, describe};
+use crate::rpc::message;
+use crate::store::{Direction, LogLine, Store};
+use crate::vm::{Exit, Vm};
+
+/// How long an agent may take to end after SIGTERM when its session closes.
+const END_GRACE: Duration = Duration::from_millis(250);
+
+pub struct Live {
+    pub id: Arc<str>,
+    pub agent_name: String,
+    pub vm_name: String,
+    pub(super) vm: Arc<dyn Vm>,
+    pub(super) agent: AgentProcess,
+    pub(super) store: Store,
+    pub(super) bounds: Bounds,
+    pub(super) terminals: Terminals,
+    /// What the agent answered to `initialize`, raw.
+    initialized: Mutex<Arc<str>>,
+    roots: Mutex<Arc<Roots>>,
+    state: Mutex<State>,
+    /// Held from the first change to the last byte, so that what is shown keeps
+    /// the order of what is written.
+    order: tokio::sync::Mutex<()>,
+    /// Why the agent was ended, where that was acpbox's doing.
+    cause: Mutex<Option<Failure>>,
+    /// Ends when the agent is gone and all who waited were told.
+    over: CancellationToken,
+    /// Holds the session for this process, as long as it is live.
+    pub(super) lease: Mutex<Option<super::registry::Lease>>,
+}
+
+impl std::fmt::Debug for Live {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter) -> std::fmt::Result {
+        formatter.debug_struct("Live").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// The parts of a new [`Live`].
+pub struct Parts {
+    pub state: State,
+    pub agent: AgentProcess,
+    pub vm: Arc<dyn Vm>,
+    pub store: Store,
+    pub bounds: Bounds,
+}
+
+impl Live {
+    pub fn new(parts: Parts) -> Live {
+        Live {
+            id: Arc::clone(&parts.state.session),
+            agent_name: parts.state.row.agent.clone(),
+            vm_name: parts.state.row.vm.clone(),
+            vm: parts.vm,
+            agent: parts.agent,
+            store: parts.store,
+            terminals: Terminals::new(parts.bounds.terminal_bytes),
+            bounds: parts.bounds,
+            initialized: Mutex::new("{}".into()),
+            roots: Mutex::default(),
+            state: Mutex::new(parts.state),
+            order: tokio::sync::Mutex::default(),
+            cause: Mutex::default(),
+            over: CancellationToken::new(),
+            lease: Mutex::default(),
+        }
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the agent answered to `initialize`, a raw object.
+    pub fn initialized(&self) -> Arc<str> {
+        Arc::clone(&self.initialized.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn set_initialized(&self, raw: &str) {
+        *self.initialized.lock().unwrap_or_else(PoisonError::into_inner) = raw.into();
+    }
+
+    pub(super) fn roots(&self) -> Arc<Roots> {
+        Arc::clone(&self.roots.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn set_roots(&self, roots: Roots) {
+        *self.roots.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(roots);
+    }
+
+    /// Whether the agent is gone or going.
+    pub fn is_over(&self) -> bool {
+        self.over.is_cancelled() || self.state().ended.is_some()
+    }
+
+    pub fn is_in_turn(&self) -> bool {
+        self.state().turn.is_some()
+    }
+
+    /// Changes the state; commits what that recorded, then sends what it had to
+    /// send, ahead of any later change. What is left over is the caller's.
+    ///
+    /// # Errors
+    /// When the rows could not be committed. Nothing was sent then.
+    pub(super) async fn transact<R>(
+        &self,
+        change: impl FnOnce(&mut State, &mut Batch) -> R,
+    ) -> Result<R, Failure> {
+        let _order = self.order.lock().await;
+        let permit = self.store.reserve().await?;
+        let mut batch = Batch::default();
+        let (result, committed, row) = {
+            let mut state = self.state();
+            let result = change(&mut state, &mut batch);
+            let row = (batch.row && state.is_stored).then(|| state.row.clone());
+            let events = std::mem::take(&mut batch.events);
+            let committed = if !state.is_stored {
+                state.early.extend(events);
+                None
+            } else if events.is_empty() {
+                None
+            } else {
+                Some(permit.append(events, batch.durable))
+            };
+            (result, committed, row)
+        };
+        if let Some(committed) = committed {
+            committed.await?;
+        }
+        for (client, bytes) in std::mem::take(&mut batch.sends) {
+            if client.outbox.send_encoded(bytes).await.is_err() {
+                self.detach(&client);
+            }
+        }
+        if let Some(row) = row
+            && let Err(error) = self.store.update_session(&row).await
+        {
+            tracing::warn!(%error, "the session's row could not be updated");
+        }
+        for next in batch.after {
+            if let After::Reply(reply, outcome) = next {
+                let _ = reply.send(outcome);
+            }
+        }
+        Ok(result)
+    }
+
+    /// Changes the state from the client's side: what is recorded goes to the
+    /// writer in order, but nothing waits for it, and nothing is shown.
+    pub(super) async fn note<R>(
+        &self,
+        change: impl FnOnce(&mut State, &mut Batch) -> R,
+    ) -> Result<R, Failure> {
+        let permit = self.store.reserve().await?;
+        let mut batch = Batch::default();
+        let mut state = self.state();
+        let result = change(&mut state, &mut batch);
+        if !state.is_stored {
+            state.early.extend(batch.events);
+        } else if !batch.events.is_empty() {
+            drop(permit.append(batch.events, false));
+        }
+        Ok(result)
+    }
+
+    /// Sends a request of acpbox's own and waits for the raw result.
+    pub(super) async fn request(
+        &self,
+        method: &'static str,
+        params: &str,
+        patience: Duration,
+    ) -> Result<Box<str>, OwnError> {
+        let (reply, answer) = oneshot::channel();
+        let id = {
+            let mut state = self.state();
+            if let Some(failure) = &state.ended {
+                return Err(OwnError::Failed(failure.clone()));
+            }
+            let waiting = Waiting::Own { method, reply };
+            match state.pending.insert(waiting) {
+                Ok(id) => id,
+                Err(_) => return Err(OwnError::Failed(too_many_pending())),
+            }
+        };
+        let line = message::request(id, method, params);
+        if self.agent.outbox.send(&line).await.is_err() {
+            tracing::debug!(method, "the agent closed its stdin before a request");
+        }
+        match tokio::time::timeout(patience, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(OwnError::Failed(self.failure_of_end())),
+            Err(_) => {
+                self.state().pending.remove(id);
+                let what = format!(
+                    "the agent `{}` did not answer `{method}` within {} s",
+                    self.agent_name,
+                    patience.as_secs()
+                );
+                Err(OwnError::Failed(
+                    Failure::internal(Phase::Initialize, what)
+                        .stderr(self.agent.last_words())
+                        .hint(format!("see what it says with `acpbox logs {}`", self.id)),
+                ))
+            }
+        }
+    }
+
+    /// Lets a client follow the session. The first one answers what the agent asks.
+    pub fn attach(&self, client: &Arc<Client>) {
+        let mut state = self.state();
+        if !state.clients.iter().any(|known| Arc::ptr_eq(known, client)) {
+            state.clients.push(Arc::clone(client));
+        }
+    }
+
+    pub fn detach(&self, client: &Arc<Client>) {
+        self.state().clients.retain(|known| !Arc::ptr_eq(known, client));
+    }
+
+    /// Keeps lines for `_acpbox/agent/logs` and sends them to clients that asked for them.
+    pub(super) async fn log(&self, stream: &'static str, lines: Vec<String>) {
+        let time = now();
+        let clients = {
+            let state = self.state();
+            let clients = state.clients.iter();
+            clients
+                .filter(|client| client.offer().options.agent_notifications)
+                .cloned()
+                .collect::<Vec<_>>()
+        };
+        if !clients.is_empty() && stream == "stderr" {
+            let params = AgentStderr {
+                session_id: self.id.to_string(),
+                lines: lines.clone(),
+            };
+            let params = serde_json::to_string(&params).unwrap_or_default();
+            let line = message::notification(methods::AGENT_STDERR, &params);
+            for client in clients {
+                let _ = client.outbox.send(&line).await;
+            }
+        }
+        let rows = lines.into_iter().map(|text| LogLine { time, stream, text });
+        let kept = self.store.append_log(&self.id, rows.collect(), self.bounds.stderr_bytes).await;
+        if let Err(error) = kept {
+            tracing::debug!(%error, "lines of the agent's log were not kept");
+        }
+    }
+
+    /// Ends the agent for a reason of acpbox's own, which all who wait will hear.
+    pub(super) fn end_with(&self, failure: Failure) {
+        self.cause.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
+        self.agent.control.kill();
+    }
+
+    /// Ends the agent, first gently. The transcript stays.
+    pub async fn close(&self) {
+        if self.over.is_cancelled() {
+            return;
+        }
+        let failure = Failure::internal(Phase::Turn, "the session was closed");
+        self.cause.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
+        self.agent.control.terminate();
+        if tokio::time::timeout(END_GRACE, self.over.cancelled()).await.is_err() {
+            self.agent.control.kill();
+            // The relay notices the end of a killed process by itself; a lost VM too.
+            let _ = tokio::time::timeout(Duration::from_secs(2), self.over.cancelled()).await;
+        }
+    }
+
+    /// Why nothing more can come from the agent.
+    pub(super) fn failure_of_end(&self) -> Failure {
+        if let Some(failure) = self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+            return failure.stderr(self.agent.last_words());
+        }
+        let exit = self.exit();
+        let (phase, while_doing) = match &*self.state() {
+            state if state.turn.is_some() => (Phase::Turn, "during the turn"),
+            state if state.row.agent_session.is_some() => (Phase::Turn, "between turns"),
+            _ => (Phase::Initialize, "before its session began"),
+        };
+        let what = format!("the agent `{}` ended {while_doing}", self.agent_name);
+        Failure::internal(phase, what)
+            .exit(describe(&exit))
+            .stderr(self.agent.last_words())
+            .hint(format!("the transcript is kept; see `acpbox logs {}`", self.id))
+    }
+
+    fn exit(&self) -> Exit {
+        self.agent
+            .ended()
+            .unwrap_or_else(|| Exit::Lost("it closed its output and was ended".into()))
+    }
+
+    /// Tells all who wait that the agent is gone, once.
+    pub(super) async fn finish(&self) {
+        let failure = self.failure_of_end();
+        let exit = self.exit();
+        let told = self.transact(|state, batch| self.tell_end(state, batch, &failure, &exit)).await;
+        if let Err(store) = told {
+            // Nothing can be recorded, but those who wait must still hear of it.
+            let mut unrecorded = Batch::default();
+            self.tell_end(&mut self.state(), &mut unrecorded, &store, &exit);
+            for (client, bytes) in unrecorded.sends {
+                let _ = client.outbox.send_encoded(bytes).await;
+            }
+        }
+        self.terminals.end_all();
+        *self.lease.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.over.cancel();
+    }
+
+    fn tell_end(&self, state: &mut State, batch: &mut Batch, failure: &Failure, exit: &Exit) {
+        state.ended = Some(failure.clone());
+        let params = AgentExit {
+            session_id: self.id.to_string(),
+            exit: describe(exit),
+            code: match exit {
+                Exit::Code(code) => Some(*code),
+                _ => None,
+            },
+            signal: match exit {
+                Exit::Signal(signal) => Some(*signal),
+                _ => None,
+            },
+            stderr: failure.data.stderr.clone(),
+        };
+        let line = state.record_own(batch, methods::AGENT_EXIT, &params);
+        let clients = std::mem::take(&mut state.clients);
+        for client in &clients {
+            if client.offer().options.agent_notifications && state.is_announced {
+                batch.send(client, &[&line]);
+            }
+            self.withdraw_all(batch, client);
+        }
+        if state.turn.take().is_some() {
+            let params = TurnEnd {
+                session_id: self.id.to_string(),
+                reason: TurnEndReason::AgentExit,
+                detail: failure.message.clone(),
+            };
+            state.record_own(batch, methods::TURN_END, &params);
+            batch.durable = true;
+        }
+        for (_, waiting) in state.pending.drain() {
+            match waiting {
+                Waiting::Client { client, id, method } => {
+                    state.refuse(batch, &client, &id, &method, failure);
+                }
+                Waiting::Own { reply, .. } => {
+                    let outcome = Err(OwnError::Failed(failure.clone()));
+                    batch.after.push(After::Reply(reply, outcome));
+                }
+                Waiting::Abandoned { .. } => {}
+            }
+        }
+        while let Some(prompt) = state.queue.pop_front() {
+            state.refuse(batch, &prompt.client, &prompt.id, methods::SESSION_PROMPT, failure);
+        }
+        state.row.updated = now();
+        batch.row = true;
+    }
+
+    /// Records an event of acpbox's own.
+    pub(super) async fn record_own(&self, method: &'static str, params: &impl serde::Serialize) {
+        let noted = self.note(|state, batch| {
+            state.record_own(batch, method, params);
+        });
+        if let Err(failure) = noted.await {
+            tracing::warn!(%failure, method, "an event could not be recorded");
+        }
+    }
+
+    /// Sends a raw response to the agent and records it.
+    pub(super) async fn answer_agent(&self, method: &str, line: &str, direction: Direction, is_error: bool) {
+        let noted = self.note(|state, batch| {
+            let kind = methods::response_kind(method, is_error);
+            state.record(batch, direction, kind, line);
+        });
+        if let Err(failure) = noted.await {
+            tracing::warn!(%failure, method, "an answer could not be recorded");
+        }
+        let _ = self.agent.outbox.send(line).await;
+    }
+}
+
+pub(super) fn too_many_pending() -> Failure {
+    Failure::internal(Phase::Request, "too many requests wait for this agent")
+        .hint("wait for some of them to be answered")
+}

@@ -1,0 +1,247 @@
+//! The way from the agent to its clients: every message is read, recorded,
+//! committed, and only then shown.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::live::Live;
+use super::state::{After, Batch, State};
+use crate::acp::methods::{self, update_kind};
+use crate::acp::{Failure, Phase};
+use crate::agent::process::AgentOutput;
+use crate::rpc::codec::Frame;
+use crate::rpc::message::{self, Body, Message};
+use crate::rpc::splice::{self, Edits};
+use crate::store::Direction;
+
+/// How long a process that ended may leave output in its pipe for, and how long
+/// one that closed its output may take to end.
+const LAST_WORDS: Duration = Duration::from_millis(300);
+
+/// Updates that wait until a client knows its session, in bytes.
+const HELD_BYTES: usize = 16 * 1024 * 1024;
+
+impl Live {
+    /// Relays until the agent ends, then says so to all who wait.
+    pub(super) async fn run(self: Arc<Self>, mut output: AgentOutput) {
+        let mut frames = Vec::new();
+        let mut exit = self.agent.exit.clone();
+        let mut deadline: Option<Instant> = None;
+        let mut stderr_open = true;
+        loop {
+            let late = async {
+                match deadline {
+                    Some(deadline) => tokio::time::sleep_until(deadline).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                read = output.messages.read(&mut frames) => match read {
+                    Ok(true) => {
+                        if !self.relay(std::mem::take(&mut frames)).await {
+                            break;
+                        }
+                    }
+                    Ok(false) | Err(_) => break,
+                },
+                lines = output.stderr.recv(), if stderr_open => match lines {
+                    Some(lines) => self.log("stderr", lines).await,
+                    None => stderr_open = false,
+                },
+                _ = exit.wait_for(Option::is_some), if deadline.is_none() => {
+                    deadline = Some(Instant::now() + LAST_WORDS);
+                }
+                () = late => break,
+            }
+        }
+        // Closed output without an end is an end: nothing can come any more.
+        let ended = tokio::time::timeout(LAST_WORDS, exit.wait_for(Option::is_some)).await;
+        if ended.is_err() {
+            self.agent.control.kill();
+            let _ = tokio::time::timeout(LAST_WORDS, exit.wait_for(Option::is_some)).await;
+        }
+        while let Ok(Some(lines)) = tokio::time::timeout(Duration::from_millis(50), output.stderr.recv()).await {
+            self.log("stderr", lines).await;
+        }
+        self.finish().await;
+    }
+
+    /// Handles what one read brought. `false` when the agent cannot go on.
+    async fn relay(self: &Arc<Self>, frames: Vec<Frame>) -> bool {
+        let mut after = match self
+            .transact(|state, batch| {
+                for frame in &frames {
+                    match frame {
+                        Frame::Message(bytes) => self.on_line(state, batch, bytes),
+                        Frame::TooLong { bytes } => batch.after.push(After::Kill(too_long(*bytes, self.bounds.line_bytes))),
+                        Frame::Broken(why) => batch.after.push(After::Kill(Failure::internal(Phase::Turn, why.clone()))),
+                    }
+                }
+                std::mem::take(&mut batch.after)
+            })
+            .await
+        {
+            Ok(after) => after,
+            Err(failure) => {
+                self.end_with(failure);
+                return false;
+            }
+        };
+        let mut goes_on = true;
+        for next in after.drain(..) {
+            match next {
+                After::Reply(reply, outcome) => {
+                    let _ = reply.send(outcome);
+                }
+                After::Terminal { id, method, params } => {
+                    let live = Arc::clone(self);
+                    tokio::spawn(async move { live.serve_terminal(&id, &method, &params).await });
+                }
+                After::Noise(text) => self.log("stdout", vec![text]).await,
+                After::Kill(failure) => {
+                    self.end_with(failure);
+                    goes_on = false;
+                }
+            }
+        }
+        goes_on
+    }
+
+    fn on_line(self: &Arc<Self>, state: &mut State, batch: &mut Batch, line: &[u8]) {
+        let parsed = match Message::parse(line, self.bounds.depth) {
+            Ok(parsed) => parsed,
+            Err(malformed) => {
+                // A response that is none still ends the wait for it.
+                if malformed.response
+                    && let Some(waiting) = state.pending.take(&malformed.id)
+                {
+                    let failure = Failure::internal(Phase::Turn, format!("the agent's answer is not JSON-RPC: {}", malformed.error.message()));
+                    let line = message::error(&malformed.id, &failure.to_error_object());
+                    if let Ok(Message { text, body: Body::Response { id, outcome }, .. }) = Message::parse(line.as_bytes(), self.bounds.depth) {
+                        state.answer(batch, waiting, text, id, outcome);
+                        self.next_prompt(state, batch);
+                    }
+                }
+                let mut text = String::from_utf8_lossy(line).into_owned();
+                text.truncate(text.floor_char_boundary(8 * 1024));
+                batch.after.push(After::Noise(text));
+                return;
+            }
+        };
+        match parsed.body {
+            Body::Notification { ref method, params } if method == methods::CANCEL_REQUEST => {
+                self.withdraw(state, batch, params);
+            }
+            Body::Notification { ref method, params } => {
+                self.on_notification(state, batch, parsed.text, method, params);
+            }
+            Body::Request { id, ref method, params } => {
+                self.on_request(state, batch, parsed.text, id, method, params);
+            }
+            Body::Response { id, outcome } => match state.pending.take(id) {
+                Some(waiting) => {
+                    state.answer(batch, waiting, parsed.text, id, outcome);
+                    self.next_prompt(state, batch);
+                }
+                None => tracing::debug!(id, "a response of the agent's that nobody waits for"),
+            },
+        }
+    }
+
+    fn on_notification(
+        &self,
+        state: &mut State,
+        batch: &mut Batch,
+        text: &str,
+        method: &str,
+        params: Option<&str>,
+    ) {
+        let public = state.public_id();
+        let members = params.and_then(splice::members).unwrap_or_default();
+        let mut edits = Edits::of(text);
+        for member in &members {
+            if member.key == "sessionId" && state.is_agents_own(member.value) {
+                edits.replace(member.value, public.as_str());
+            }
+        }
+        if method != methods::SESSION_UPDATE {
+            let line = edits.apply();
+            state.record(batch, Direction::Agent, method.to_owned().into(), line.as_str());
+            self.show(state, batch, &[&line], line.len());
+            return;
+        }
+        if state.is_swallowing {
+            return;
+        }
+        let update = members.iter().rev().find(|member| member.key == "update");
+        let kind = update.map_or_else(|| methods::SESSION_UPDATE.into(), |update| self.on_update(state, update.value));
+        let line = edits.apply();
+        let seq = state.next_seq;
+        // The seq goes in front of the first member, or into the `_meta` there is.
+        let meta = format!("{{\"seq\":{seq}}}");
+        let has_meta = members.iter().any(|member| member.key == "_meta");
+        let open = params.filter(|params| params.starts_with('{')).map(|params| splice::range(text, params).start + 1);
+        match open {
+            Some(_) if has_meta => {
+                let shown = super::state::with_meta(&line, "params", &crate::acp::extension::UpdateMeta { seq });
+                self.show(state, batch, &[&shown], shown.len());
+            }
+            // `params` may move when an edit before it changes its length; `sessionId` lies inside it.
+            Some(open) => {
+                let comma = if members.is_empty() { "" } else { "," };
+                let inserted = format!("\"_meta\":{{\"acpbox\":{meta}}}{comma}");
+                self.show(state, batch, &[&line[..open], &inserted, &line[open..]], line.len() + inserted.len());
+            }
+            None => self.show(state, batch, &[&line], line.len()),
+        }
+        state.record(batch, Direction::Agent, kind, line);
+    }
+
+    /// Takes from an update what the session itself needs; returns its kind.
+    fn on_update(&self, state: &mut State, update: &str) -> std::borrow::Cow<'static, str> {
+        let members = splice::members(update).unwrap_or_default();
+        let value = |key: &str| members.iter().rev().find(|member| member.key == key).map(|member| member.value);
+        let Some(kind) = value("sessionUpdate").and_then(message::string) else {
+            return methods::SESSION_UPDATE.into();
+        };
+        match kind.as_ref() {
+            "agent_message_chunk" if state.turn.is_some() => {
+                let text = value("content").and_then(|content| splice::member(content, "text"));
+                if let Some(text) = text.and_then(message::string) {
+                    state.add_reply(&text);
+                }
+            }
+            "session_info_update" => {
+                if let Some(title) = value("title").and_then(message::string) {
+                    state.row.title = Some(title.into_owned());
+                }
+            }
+            _ => {}
+        }
+        update_kind(&kind)
+    }
+
+    /// Sends to all who follow, or holds until the client knows the session.
+    fn show(&self, state: &mut State, batch: &mut Batch, parts: &[&str], length: usize) {
+        let is_held = !state.is_announced
+            && state.held.iter().map(String::len).sum::<usize>() + length <= HELD_BYTES;
+        if is_held {
+            state.held.push(parts.concat());
+            return;
+        }
+        for client in &state.clients {
+            batch.send(client, parts);
+        }
+    }
+}
+
+fn too_long(bytes: usize, limit: usize) -> Failure {
+    Failure::internal(
+        Phase::Turn,
+        format!("the agent sent a message of {bytes} bytes, over the limit of {limit} (limits.line_bytes)"),
+    )
+    .hint("raise limits.line_bytes in the configuration if the agent is to be trusted with it")
+}

@@ -1,0 +1,302 @@
+//! What a live session remembers, and the batch of effects that one change to
+//! it has: rows to commit, then bytes to send, then the rest.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::client::Client;
+use crate::acp::Failure;
+use crate::acp::methods::{self, response_kind};
+use crate::rpc::splice::Edits;
+use crate::rpc::{Outcome, Pending, message};
+use crate::store::{Direction, EventRow, SessionRow};
+
+/// The longest reply that a prompt result carries in `_meta.acpbox.text`.
+const REPLY_BYTES: usize = 4 * 1024 * 1024;
+
+#[derive(Debug)]
+pub struct State {
+    pub row: SessionRow,
+    pub session: Arc<str>,
+    pub next_seq: i64,
+    /// Whether the session's row is in the database. Until then events wait in `early`.
+    pub is_stored: bool,
+    pub early: Vec<EventRow>,
+    /// Whether the client knows the session's id. Until then updates wait in `held`.
+    pub is_announced: bool,
+    pub held: Vec<String>,
+    /// The agent replays a history that the transcript has already.
+    pub is_swallowing: bool,
+    /// Requests sent to the agent.
+    pub pending: Pending<Waiting>,
+    /// Those who follow the session; the first answers what the agent asks.
+    pub clients: Vec<Arc<Client>>,
+    pub turn: Option<Turn>,
+    pub queue: VecDeque<QueuedPrompt>,
+    /// Text to put in front of the first prompt, for agents that take instructions no other way.
+    pub first_prompt: Option<String>,
+    /// Set once the agent is gone; nothing can be sent any more.
+    pub ended: Option<Failure>,
+}
+
+/// Who waits for a response of the agent's.
+#[derive(Debug)]
+pub enum Waiting {
+    Client {
+        client: Arc<Client>,
+        /// The client's own id, raw.
+        id: Box<str>,
+        method: Box<str>,
+    },
+    Own {
+        method: &'static str,
+        reply: oneshot::Sender<Result<Box<str>, OwnError>>,
+    },
+    /// Somebody waited, and was answered by acpbox meanwhile.
+    Abandoned { method: Box<str> },
+}
+
+/// Why a request of acpbox's own failed.
+#[derive(Debug)]
+pub enum OwnError {
+    /// The agent's raw error object.
+    Agent(Box<str>),
+    Failed(Failure),
+}
+
+#[derive(Debug)]
+pub struct Turn {
+    /// The id of the prompt as the agent knows it.
+    pub request: u64,
+    pub text: String,
+    pub is_truncated: bool,
+    /// The client asked for cancellation; a timer runs.
+    pub is_cancelled: bool,
+}
+
+#[derive(Debug)]
+pub struct QueuedPrompt {
+    pub client: Arc<Client>,
+    pub id: Box<str>,
+    pub text: Box<str>,
+}
+
+/// What one change leads to.
+#[derive(Default)]
+pub struct Batch {
+    pub events: Vec<EventRow>,
+    /// Whether the rows must be on disk, not only committed.
+    pub durable: bool,
+    pub sends: Vec<(Arc<Client>, Vec<u8>)>,
+    pub after: Vec<After>,
+    /// Whether the session's row is to be written.
+    pub row: bool,
+}
+
+/// What happens once the rows are committed and the bytes sent.
+pub enum After {
+    Reply(
+        oneshot::Sender<Result<Box<str>, OwnError>>,
+        Result<Box<str>, OwnError>,
+    ),
+    /// A `terminal/*` request of the agent's: id, method, params.
+    Terminal {
+        id: Box<str>,
+        method: Box<str>,
+        params: Box<str>,
+    },
+    /// The agent broke the protocol beyond repair.
+    Kill(Failure),
+    /// Text for the agent's log.
+    Noise(String),
+}
+
+impl Batch {
+    /// Queues one message for a client, in pieces.
+    pub fn send(&mut self, client: &Arc<Client>, parts: &[&str]) {
+        let framing = client.outbox.framing();
+        let at = match self.sends.iter().rposition(|(to, _)| Arc::ptr_eq(to, client)) {
+            Some(at) => at,
+            None => {
+                self.sends.push((Arc::clone(client), Vec::new()));
+                self.sends.len() - 1
+            }
+        };
+        framing.encode(parts, &mut self.sends[at].1);
+    }
+}
+
+impl State {
+    /// Gives the next number to an event and has it written.
+    pub fn record(
+        &mut self,
+        batch: &mut Batch,
+        direction: Direction,
+        kind: std::borrow::Cow<'static, str>,
+        raw: impl Into<Box<str>>,
+    ) -> i64 {
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        batch.events.push(EventRow {
+            session: Arc::clone(&self.session),
+            seq,
+            time: now(),
+            direction,
+            kind,
+            raw: raw.into(),
+        });
+        seq
+    }
+
+    /// Records a notification that acpbox itself makes, and returns its line.
+    pub fn record_own(
+        &mut self,
+        batch: &mut Batch,
+        method: &'static str,
+        params: &impl serde::Serialize,
+    ) -> String {
+        let params = serde_json::to_string(params).unwrap_or_else(|_| "{}".into());
+        let line = message::notification(method, &params);
+        self.record(batch, Direction::Acpbox, method.into(), line.as_str());
+        line
+    }
+
+    /// Answers a client's request with an error of acpbox's own, which is an event too.
+    pub fn refuse(
+        &mut self,
+        batch: &mut Batch,
+        client: &Arc<Client>,
+        id: &str,
+        method: &str,
+        failure: &Failure,
+    ) {
+        let line = message::error(id, &failure.to_error_object());
+        self.record(batch, Direction::Acpbox, response_kind(method, true), line.as_str());
+        batch.send(client, &[&line]);
+    }
+
+    /// Answers the client that waits, in its own words. Ends the turn if this was its prompt.
+    pub fn answer(
+        &mut self,
+        batch: &mut Batch,
+        waiting: Waiting,
+        text: &str,
+        raw_id: &str,
+        outcome: Outcome<'_>,
+    ) {
+        match waiting {
+            Waiting::Own { method, reply } => {
+                let outcome = match outcome {
+                    Outcome::Result(result) => Ok(result.into()),
+                    Outcome::Error(error) => Err(OwnError::Agent(error.into())),
+                };
+                tracing::trace!(method, "the agent answered");
+                batch.after.push(After::Reply(reply, outcome));
+            }
+            Waiting::Abandoned { method } => {
+                let is_error = matches!(outcome, Outcome::Error(_));
+                self.record(batch, Direction::Agent, response_kind(&method, is_error), text);
+            }
+            Waiting::Client { client, id, method } => {
+                self.answer_client(batch, &client, &id, &method, text, raw_id, outcome);
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one response")]
+    fn answer_client(
+        &mut self,
+        batch: &mut Batch,
+        client: &Arc<Client>,
+        id: &str,
+        method: &str,
+        text: &str,
+        raw_id: &str,
+        outcome: Outcome<'_>,
+    ) {
+        let mut edits = Edits::of(text);
+        edits.replace(raw_id, id);
+        let public = self.public_id();
+        if let Outcome::Result(result) = outcome
+            && let Some(theirs) = crate::rpc::splice::member(result, "sessionId")
+            && self.is_agents_own(theirs)
+        {
+            edits.replace(theirs, public.as_str());
+        }
+        let line = edits.apply();
+        let is_error = matches!(outcome, Outcome::Error(_));
+        let kind = response_kind(method, is_error);
+        let seq = self.record(batch, Direction::Agent, kind, line.as_str());
+        if method != methods::SESSION_PROMPT {
+            batch.send(client, &[&line]);
+            return;
+        }
+        batch.durable = true;
+        batch.row = true;
+        self.row.updated = now();
+        let turn = self.turn.take();
+        let (text, text_truncated) = turn.map_or_else(Default::default, |turn| (turn.text, turn.is_truncated));
+        let meta = crate::acp::extension::PromptMeta {
+            text,
+            text_truncated,
+            last_seq: seq,
+        };
+        let line = with_meta(&line, "result", &meta);
+        batch.send(client, &[&line]);
+    }
+
+    /// Adds to the reply that the turn's result will carry.
+    pub fn add_reply(&mut self, chunk: &str) {
+        let Some(turn) = &mut self.turn else { return };
+        if turn.text.len() + chunk.len() > REPLY_BYTES {
+            turn.is_truncated = true;
+        } else if !turn.is_truncated {
+            turn.text.push_str(chunk);
+        }
+    }
+
+    /// The session's public id as JSON.
+    pub fn public_id(&self) -> String {
+        format!("\"{}\"", self.session)
+    }
+
+    /// Whether a raw JSON value is the agent's own id of this session. Before
+    /// that is known, one process having one session, every id is.
+    pub fn is_agents_own(&self, raw: &str) -> bool {
+        match &self.row.agent_session {
+            Some(own) => message::string(raw).is_some_and(|id| id == own.as_str()),
+            None => raw.starts_with('"'),
+        }
+    }
+}
+
+/// Sets `_meta.acpbox` on a message's `result` or `params`, where that is an object.
+pub fn with_meta(line: &str, part: &str, meta: &impl serde::Serialize) -> String {
+    let meta = serde_json::to_string(meta).unwrap_or_else(|_| "{}".into());
+    let Some(object) = crate::rpc::splice::member(line, part) else {
+        return line.to_owned();
+    };
+    let mut edits = Edits::of(line);
+    set_meta(&mut edits, object, meta);
+    edits.apply()
+}
+
+/// Adds the edit that sets `_meta.acpbox` on `object`.
+pub fn set_meta<'a>(edits: &mut Edits<'a>, object: &'a str, meta: String) {
+    match crate::rpc::splice::member(object, "_meta") {
+        Some(theirs) if theirs.starts_with('{') => {
+            edits.set(theirs, "acpbox", meta);
+        }
+        _ => {
+            edits.set(object, "_meta", format!("{{\"acpbox\":{meta}}}"));
+        }
+    }
+}
+
+/// Milliseconds since 1970 by the host's clock.
+pub fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as i64)
+}

@@ -1,0 +1,290 @@
+//! `terminal/*`: commands that the agent runs through its client. acpbox runs
+//! them itself, inside the session's VM and never on the host.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use agent_client_protocol_schema::v1::{CreateTerminalRequest, TerminalExitStatus, TerminalOutputResponse};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio::sync::watch;
+
+use super::live::Live;
+use crate::acp::failure::{METHOD_NOT_FOUND, RESOURCE_NOT_FOUND};
+use crate::acp::methods;
+use crate::acp::{Failure, Phase};
+use crate::rpc::{message, splice};
+use crate::store::Direction;
+use crate::vm::{Exit, Io, Process, ProcessControl, ProcessSpec};
+
+/// Terminals that one session may have open.
+const OPEN_TERMINALS: usize = 128;
+
+/// A session's terminals by id.
+#[derive(Debug)]
+pub struct Terminals {
+    open: Mutex<HashMap<String, Arc<Terminal>>>,
+    next: std::sync::atomic::AtomicU64,
+    /// The most output that is kept per terminal, in bytes.
+    output_bytes: usize,
+}
+
+#[derive(Debug)]
+struct Terminal {
+    output: Mutex<Output>,
+    /// Set once the process ended and its output was read to the end.
+    exit: watch::Receiver<Option<Exit>>,
+    control: Arc<dyn ProcessControl>,
+}
+
+/// The newest output, cut at the front.
+#[derive(Debug)]
+struct Output {
+    bytes: Vec<u8>,
+    limit: usize,
+    truncated: bool,
+}
+
+impl Terminals {
+    pub(super) fn new(output_bytes: usize) -> Terminals {
+        Terminals {
+            open: Mutex::default(),
+            next: 1.into(),
+            output_bytes,
+        }
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<String, Arc<Terminal>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn get(&self, params: &str) -> Result<(String, Arc<Terminal>), Failure> {
+        let id = splice::member(params, "terminalId").and_then(message::string);
+        let Some(id) = id else {
+            return Err(Failure::invalid_params("`terminalId` is missing, a string"));
+        };
+        match self.open().get(&*id) {
+            Some(terminal) => Ok((id.into_owned(), Arc::clone(terminal))),
+            None => Err(Failure::new(
+                Phase::Request,
+                RESOURCE_NOT_FOUND,
+                format!("Resource not found: there is no terminal `{id}` in this session"),
+            )),
+        }
+    }
+
+    /// Ends all, as the agent is gone.
+    pub(super) fn end_all(&self) {
+        for (_, terminal) in self.open().drain() {
+            terminal.control.kill();
+        }
+    }
+}
+
+impl Live {
+    /// Serves one request and answers it.
+    pub(super) async fn serve_terminal(self: Arc<Self>, id: &str, method: &str, params: &str) {
+        let served = self.terminal(method, params).await;
+        let (line, is_error) = match served {
+            Ok(result) => (message::result(id, &result), false),
+            Err(failure) => (message::error(id, &failure.to_error_object()), true),
+        };
+        self.answer_agent(method, &line, Direction::Acpbox, is_error).await;
+    }
+
+    async fn terminal(&self, method: &str, params: &str) -> Result<String, Failure> {
+        match method {
+            methods::TERMINAL_CREATE => self.create_terminal(params).await,
+            methods::TERMINAL_OUTPUT => {
+                let (_, terminal) = self.terminals.get(params)?;
+                Ok(terminal.output())
+            }
+            methods::TERMINAL_WAIT => {
+                let (_, terminal) = self.terminals.get(params)?;
+                let mut exit = terminal.exit.clone();
+                let ended = exit.wait_for(Option::is_some).await;
+                let ended = ended.ok().and_then(|ended| ended.clone());
+                let status = status(&ended.unwrap_or(Exit::Lost("the VM ended".into())));
+                Ok(serde_json::to_string(&status).unwrap_or_else(|_| "{}".into()))
+            }
+            methods::TERMINAL_KILL => {
+                let (_, terminal) = self.terminals.get(params)?;
+                terminal.control.kill();
+                Ok("{}".into())
+            }
+            methods::TERMINAL_RELEASE => {
+                let (id, terminal) = self.terminals.get(params)?;
+                self.terminals.open().remove(&id);
+                terminal.control.kill();
+                Ok("{}".into())
+            }
+            other => Err(Failure::new(
+                Phase::Request,
+                METHOD_NOT_FOUND,
+                format!("Method not found: `{other}`"),
+            )),
+        }
+    }
+
+    async fn create_terminal(&self, params: &str) -> Result<String, Failure> {
+        let request: CreateTerminalRequest = serde_json::from_str(params)
+            .map_err(|error| Failure::invalid_params(format!("terminal/create: {error}")))?;
+        if self.terminals.open().len() >= OPEN_TERMINALS {
+            return Err(Failure::internal(
+                Phase::Request,
+                format!("{OPEN_TERMINALS} terminals are open in this session already; release some"),
+            ));
+        }
+        let (cwd, base) = {
+            let state = self.state();
+            (state.row.cwd.clone(), self.bounds.base_environment.clone())
+        };
+        let mut env: BTreeMap<String, String> = base;
+        env.extend(request.env.iter().map(|variable| (variable.name.clone(), variable.value.clone())));
+        let spec = command_line(&request, env, request.cwd.clone().unwrap_or(cwd));
+        let process = self.vm.spawn(spec).await.map_err(|error| {
+            Failure::invalid_params(format!("`command` could not be started: {error}"))
+        })?;
+        let limit = request
+            .output_byte_limit
+            .map_or(self.terminals.output_bytes, |limit| {
+                usize::try_from(limit).unwrap_or(usize::MAX).min(self.terminals.output_bytes)
+            });
+        let terminal = Terminal::start(process, limit)
+            .map_err(|error| Failure::internal(Phase::Spawn, format!("the terminal's pipe: {error}")))?;
+        let number = self.terminals.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let id = format!("term_{number}");
+        self.terminals.open().insert(id.clone(), terminal);
+        Ok(serde_json::json!({ "terminalId": id }).to_string())
+    }
+}
+
+/// Agents give a program and its arguments, or a whole command line without any.
+fn command_line(request: &CreateTerminalRequest, env: BTreeMap<String, String>, cwd: PathBuf) -> ProcessSpec {
+    let is_line = request.args.is_empty() && request.command.contains(|c: char| c.is_whitespace() || "|&;<>()$`\"'*".contains(c));
+    let (command, args) = if is_line {
+        ("/bin/sh".to_owned(), vec!["-c".to_owned(), request.command.clone()])
+    } else {
+        (request.command.clone(), request.args.clone())
+    };
+    ProcessSpec {
+        command,
+        args,
+        env,
+        cwd,
+        io: Io::Merged,
+        ..ProcessSpec::default()
+    }
+}
+
+impl Terminal {
+    fn start(process: Process, limit: usize) -> std::io::Result<Arc<Terminal>> {
+        let stdout = pipe::Receiver::from_owned_fd(process.stdout)?;
+        let (ended, exit) = watch::channel(None);
+        let terminal = Arc::new(Terminal {
+            output: Mutex::new(Output {
+                bytes: Vec::new(),
+                limit,
+                truncated: false,
+            }),
+            exit,
+            control: process.control,
+        });
+        let reading = Arc::clone(&terminal);
+        let mut process_exit = process.exit;
+        tokio::spawn(async move {
+            let read = async {
+                reading.read(stdout).await;
+                // All output came; the exit follows at once, or the process closed it early.
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                () = read => {}
+                _ = process_exit.wait_for(Option::is_some) => {}
+            }
+            let exit = process_exit.borrow().clone();
+            ended.send_replace(Some(exit.unwrap_or(Exit::Lost("the VM ended".into()))));
+        });
+        Ok(terminal)
+    }
+
+    async fn read(&self, mut stdout: pipe::Receiver) {
+        let mut chunk = vec![0; 16 * 1024];
+        while let Ok(count @ 1..) = stdout.read(&mut chunk).await {
+            self.lock().add(&chunk[..count]);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Output> {
+        self.output.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn output(&self) -> String {
+        let (text, truncated) = {
+            let output = self.lock();
+            (output.text(), output.truncated)
+        };
+        let exit = self.exit.borrow().as_ref().map(status);
+        let response = TerminalOutputResponse::new(text, truncated).exit_status(exit);
+        serde_json::to_string(&response).unwrap_or_else(|_| "{}".into())
+    }
+}
+
+impl Output {
+    fn add(&mut self, chunk: &[u8]) {
+        self.bytes.extend_from_slice(chunk);
+        if self.bytes.len() > self.limit {
+            self.truncated = true;
+            // Cut in steps, so that a flood is not moved byte by byte.
+            if self.bytes.len() > self.limit.saturating_mul(2).max(self.limit + 64 * 1024) {
+                let over = self.bytes.len() - self.limit;
+                self.bytes.drain(..over);
+            }
+        }
+    }
+
+    /// The newest bytes within the limit, cut at a character's border as ACP asks.
+    fn text(&self) -> String {
+        let mut from = self.bytes.len().saturating_sub(self.limit);
+        while from > 0 && from < self.bytes.len() && self.bytes[from] & 0xC0 == 0x80 {
+            from += 1;
+        }
+        String::from_utf8_lossy(&self.bytes[from..]).into_owned()
+    }
+}
+
+fn status(exit: &Exit) -> TerminalExitStatus {
+    match exit {
+        Exit::Code(code) => TerminalExitStatus::new().exit_code(u32::try_from(*code).ok()),
+        Exit::Signal(signal) => TerminalExitStatus::new().signal(signal_name(*signal)),
+        Exit::Lost(why) => TerminalExitStatus::new().signal(why.clone()),
+    }
+}
+
+fn signal_name(signal: i32) -> String {
+    rustix::process::Signal::from_named_raw(signal).map_or_else(
+        || format!("SIG{signal}"),
+        |named| format!("{named:?}").trim_start_matches("Signal::").to_owned(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_keeps_its_end_and_whole_characters() {
+        let mut output = Output {
+            bytes: Vec::new(),
+            limit: 4,
+            truncated: false,
+        };
+        output.add("abcd".as_bytes());
+        assert_eq!((output.text().as_str(), output.truncated), ("abcd", false));
+        output.add("é!".as_bytes());
+        assert_eq!((output.text().as_str(), output.truncated), ("dé!", true));
+        output.add("é".as_bytes());
+        assert_eq!(output.text(), "!é", "half a character is left out");
+    }
+}
