@@ -177,7 +177,10 @@ pub enum BootError {
     #[error("the guest of VM `{name}` did not start: {detail}")]
     Guest { name: String, detail: String },
     #[error("{what}: {source}")]
-    Io { what: String, source: std::io::Error },
+    Io {
+        what: String,
+        source: std::io::Error,
+    },
 }
 
 #[derive(Debug, thiserror::Error)]
