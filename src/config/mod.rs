@@ -1,1 +1,195 @@
-//! config
+//! Files, flags and the environment become one [`Config`].
+//!
+//! [`Environment`] is the only reader of the process environment. A workspace
+//! has no say here: a repository is not trusted to configure its own cage.
+
+mod environment;
+mod error;
+mod file;
+mod limits;
+mod paths;
+mod plan;
+mod protected;
+mod units;
+mod vm;
+mod workspace;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+pub use environment::Environment;
+pub use error::ConfigError;
+pub use limits::Limits;
+pub use paths::Paths;
+pub use plan::{GUEST_HOME, Guest, VmPlan};
+pub use protected::DEFAULT_PROTECTED;
+pub use units::{parse_duration, parse_size};
+pub use vm::VmSettings;
+
+use crate::vm::Mount;
+
+/// The agent that is used when nobody names one.
+const DEFAULT_AGENT: &str = "claude";
+
+/// Everything a person may set, with the built-in values filled in.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub paths: Paths,
+    /// The agent of a session whose client names none.
+    pub default_agent: String,
+    /// The VM of a session whose client names none; `None` gives every
+    /// workspace a VM of its own.
+    pub default_vm: Option<String>,
+    /// `[agents.NAME]`, as written; the catalogue merges it with the built-in agents.
+    pub agents: BTreeMap<String, AgentSettings>,
+    pub limits: Limits,
+    /// `[vms.default]`: what every VM gets.
+    vm_defaults: VmSettings,
+    /// The other `[vms.NAME]`, merged over the defaults.
+    vms: BTreeMap<String, VmSettings>,
+    home: PathBuf,
+}
+
+/// What the command line says; each wins over the file.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    pub config: Option<PathBuf>,
+    pub db: Option<PathBuf>,
+    pub agent: Option<String>,
+    pub vm: Option<String>,
+}
+
+/// `[agents.NAME]`. `None` keeps what the built-in agent of that name has.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct AgentSettings {
+    pub command: Option<String>,
+    pub args: Option<Vec<String>>,
+    pub env: BTreeMap<String, String>,
+    pub pass_env: Option<Vec<String>>,
+    /// How instructions reach the agent, in the words of the agent room.
+    pub instructions: Option<String>,
+    /// Further folders that the agent's program needs.
+    pub mounts: Vec<Mount>,
+}
+
+impl Config {
+    /// Reads the configuration file and lays the flags over it.
+    ///
+    /// A missing file is fine unless a flag named it.
+    pub fn load(environment: &Environment, overrides: &Overrides) -> Result<Config, ConfigError> {
+        let paths = Paths::new(environment, overrides)?;
+        let text = match std::fs::read_to_string(&paths.config_file) {
+            Ok(text) => text,
+            Err(error)
+                if error.kind() == std::io::ErrorKind::NotFound && overrides.config.is_none() =>
+            {
+                String::new()
+            }
+            Err(source) => {
+                let file = paths.config_file;
+                return Err(ConfigError::Read { file, source });
+            }
+        };
+        Config::parse(&text, paths, environment, overrides)
+    }
+
+    /// Builds the configuration from the text of a file; `paths` names it in errors.
+    pub fn parse(
+        text: &str,
+        paths: Paths,
+        environment: &Environment,
+        overrides: &Overrides,
+    ) -> Result<Config, ConfigError> {
+        let file = file::parse(text, &paths.config_file)?;
+        let home = environment.home()?.to_path_buf();
+        let scope = vm::Scope {
+            file: &paths.config_file,
+            home: &home,
+        };
+
+        let mut vms = BTreeMap::new();
+        let mut vm_defaults = VmSettings::default();
+        if let Some(raw) = file.vms.get("default") {
+            vm_defaults = VmSettings::merge(&vm_defaults, raw, "default", &scope)?;
+            vm_defaults.refuse_workspaces(&scope)?;
+        }
+        for (name, raw) in file.vms.iter().filter(|(name, _)| *name != "default") {
+            plan::check_name(name, &paths.config_file)?;
+            vms.insert(
+                name.clone(),
+                VmSettings::merge(&vm_defaults, raw, name, &scope)?,
+            );
+        }
+        let mut agents = BTreeMap::new();
+        for (name, raw) in file.agents {
+            agents.insert(name.clone(), agent_settings(&name, raw, &scope)?);
+        }
+        Ok(Config {
+            default_agent: (overrides.agent.clone())
+                .or(file.defaults.agent)
+                .unwrap_or_else(|| DEFAULT_AGENT.to_owned()),
+            default_vm: overrides.vm.clone().or(file.defaults.vm),
+            limits: file.limits,
+            agents,
+            vm_defaults,
+            vms,
+            home,
+            paths,
+        })
+    }
+
+    /// The names of the VMs that the file declares, without `default`.
+    pub fn vm_names(&self) -> impl Iterator<Item = &str> {
+        self.vms.keys().map(String::as_str)
+    }
+
+    /// What a VM of this name gets: its own settings, or the defaults.
+    pub fn vm_settings(&self, name: &str) -> &VmSettings {
+        self.vms.get(name).unwrap_or(&self.vm_defaults)
+    }
+}
+
+/// The JSON Schema of `config.toml`, for editors that check TOML.
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(file::File).to_value()
+}
+
+fn agent_settings(
+    name: &str,
+    raw: file::Agent,
+    scope: &vm::Scope<'_>,
+) -> Result<AgentSettings, ConfigError> {
+    let at = format!("agents.{name}");
+    let mounts = (raw.mounts.unwrap_or_default().iter())
+        .map(|mount| vm::mount(mount, &at, scope))
+        .collect::<Result<_, _>>()?;
+    let command = match raw.command {
+        Some(command) => Some(vm::command(command, &at, scope)?),
+        None => None,
+    };
+    Ok(AgentSettings {
+        command,
+        args: raw.args,
+        env: raw.env.unwrap_or_default(),
+        pass_env: raw.pass_env,
+        instructions: raw.instructions,
+        mounts,
+    })
+}
+
+impl std::fmt::Debug for AgentSettings {
+    /// Leaves out the values of `env`: they may be secrets, and logs are read by others.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        (formatter.debug_struct("AgentSettings"))
+            .field("command", &self.command)
+            .field("args", &self.args)
+            .field("env", &self.env.keys().collect::<Vec<_>>())
+            .field("pass_env", &self.pass_env)
+            .field("instructions", &self.instructions)
+            .field("mounts", &self.mounts)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests;

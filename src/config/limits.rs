@@ -1,0 +1,87 @@
+//! `[limits]`: everything is bounded, and these are the bounds.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::units;
+
+/// Bounds on what peers may send and how long acpbox waits for them.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// The longest JSON-RPC message that is read, in bytes.
+    #[serde(deserialize_with = "units::count")]
+    #[schemars(with = "Size")]
+    pub line_bytes: usize,
+    /// How deep arrays and objects of a message may nest.
+    pub depth: usize,
+    /// Messages that wait for a slow reader before its peer is made to wait.
+    pub queue_messages: usize,
+    /// Bytes that wait for a slow reader before its peer is made to wait.
+    #[serde(deserialize_with = "units::count")]
+    #[schemars(with = "Size")]
+    pub queue_bytes: usize,
+    /// Requests that one peer may have unanswered.
+    pub pending_requests: usize,
+    /// What is kept of an agent's stderr, in bytes, newest last.
+    #[serde(deserialize_with = "units::count")]
+    #[schemars(with = "Size")]
+    pub stderr_bytes: usize,
+    /// What a terminal keeps of a command's output when the agent sets no bound, in bytes.
+    #[serde(deserialize_with = "units::count")]
+    #[schemars(with = "Size")]
+    pub terminal_bytes: usize,
+    /// Events that one page of a transcript may hold.
+    pub page_events: usize,
+    /// How long an agent may take to answer `initialize`.
+    #[serde(deserialize_with = "units::duration")]
+    #[schemars(with = "String")]
+    pub initialize_timeout: Duration,
+    /// How long an agent may take to answer `session/new`, `session/load` and `session/resume`.
+    #[serde(deserialize_with = "units::duration")]
+    #[schemars(with = "String")]
+    pub session_timeout: Duration,
+    /// How long a cancelled turn may go on before acpbox ends it itself.
+    #[serde(deserialize_with = "units::duration")]
+    #[schemars(with = "String")]
+    pub cancel_grace: Duration,
+    /// How long an agent may take to exit after its stdin was closed, and again
+    /// after SIGTERM, before it is killed.
+    #[serde(deserialize_with = "units::duration")]
+    #[schemars(with = "String")]
+    pub exit_grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            line_bytes: 64 << 20,
+            // serde_json itself stops at 128 levels where it recurses; the relay does not.
+            depth: 512,
+            queue_messages: 1024,
+            queue_bytes: 64 << 20,
+            pending_requests: 1024,
+            stderr_bytes: 256 << 10,
+            terminal_bytes: 1 << 20,
+            page_events: 1000,
+            // Generous: a cold `npx` downloads the agent first.
+            initialize_timeout: Duration::from_secs(60),
+            session_timeout: Duration::from_secs(60),
+            cancel_grace: Duration::from_secs(10),
+            // A guess; one real agent ignores SIGTERM for more than 12 s, and is killed.
+            exit_grace: Duration::from_secs(2),
+        }
+    }
+}
+
+/// How sizes look in the schema.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only its schema is used")]
+enum Size {
+    Bytes(u64),
+    /// Such as `64MiB`.
+    WithUnit(String),
+}
