@@ -1,0 +1,110 @@
+//! Which sessions are live in this process, and who holds them.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::FlockOperation;
+
+use super::live::Live;
+use crate::acp::{Failure, Phase};
+
+/// Live sessions by public id.
+pub struct Registry {
+    leases: PathBuf,
+    slots: Mutex<HashMap<String, Arc<Slot>>>,
+}
+
+/// One session's place. Its lock is held while the session starts or ends, so
+/// that what a client sends meanwhile waits in order.
+pub type Slot = tokio::sync::Mutex<Option<Arc<Live>>>;
+
+impl Registry {
+    /// `state_dir` is where the leases are kept.
+    pub fn new(state_dir: &Path) -> Registry {
+        Registry {
+            leases: state_dir.join("leases"),
+            slots: Mutex::default(),
+        }
+    }
+
+    fn slots(&self) -> MutexGuard<'_, HashMap<String, Arc<Slot>>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The place of a session, live or not.
+    pub fn slot(&self, id: &str) -> Arc<Slot> {
+        Arc::clone(self.slots().entry(id.to_owned()).or_default())
+    }
+
+    /// The session, if it is live now and nothing is being done with it.
+    pub fn live(&self, id: &str) -> Option<Arc<Live>> {
+        let slot = self.slots().get(id).map(Arc::clone)?;
+        let live = slot.try_lock().ok()?.clone()?;
+        (!live.is_over()).then_some(live)
+    }
+
+    /// Every live session.
+    pub fn all(&self) -> Vec<Arc<Live>> {
+        let slots: Vec<_> = self.slots().values().cloned().collect();
+        let live = slots.iter().filter_map(|slot| slot.try_lock().ok()?.clone());
+        live.filter(|live| !live.is_over()).collect()
+    }
+
+    pub fn in_vm(&self, vm: &str) -> Vec<Arc<Live>> {
+        let all = self.all().into_iter();
+        all.filter(|live| live.vm_name == vm).collect()
+    }
+
+    /// Forgets a session that is over, and the places of others that ended by themselves.
+    pub fn forget(&self, id: &str) {
+        let mut slots = self.slots();
+        slots.remove(id);
+        slots.retain(|_, slot| {
+            let Ok(slot) = slot.try_lock() else { return true };
+            slot.as_ref().is_some_and(|live| !live.is_over())
+        });
+    }
+
+    /// Takes the right to drive a session; one process has it at a time.
+    pub fn lease(&self, id: &str) -> Result<Lease, Failure> {
+        let io = |error: std::io::Error| {
+            let what = format!("the session's lease below {}: {error}", self.leases.display());
+            Failure::internal(Phase::Session, what)
+        };
+        std::fs::create_dir_all(&self.leases).map_err(io)?;
+        let path = self.leases.join(id);
+        loop {
+            let file = File::create(&path).map_err(io)?;
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    let what = format!("the session `{id}` is live in another acpbox process");
+                    return Err(Failure::internal(Phase::Session, what)
+                        .hint("end that one first; its transcript can be read meanwhile"));
+                }
+                Err(error) => return Err(io(error.into())),
+            }
+            // Its holder may have removed the file between the opening and the lock.
+            let is_same = rustix::fs::stat(&path).ok().zip(rustix::fs::fstat(&file).ok());
+            if is_same.is_some_and(|(named, held)| named.st_ino == held.st_ino) {
+                return Ok(Lease { path, _file: file });
+            }
+        }
+    }
+}
+
+/// The right to drive a session. The kernel takes it back when the process
+/// ends, however it does.
+#[derive(Debug)]
+pub struct Lease {
+    path: PathBuf,
+    _file: File,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
