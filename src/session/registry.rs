@@ -57,13 +57,11 @@ impl Registry {
         all.filter(|live| live.vm_name == vm).collect()
     }
 
-    /// Forgets a session that is over, and the places of others that ended by themselves.
-    pub fn forget(&self, id: &str) {
-        let mut slots = self.slots();
-        slots.remove(id);
-        slots.retain(|_, slot| {
-            let Ok(slot) = slot.try_lock() else { return true };
-            slot.as_ref().is_some_and(|live| !live.is_over())
+    /// Forgets the places of sessions that are over, unless somebody waits there.
+    pub fn sweep(&self) {
+        self.slots().retain(|_, slot| {
+            Arc::strong_count(slot) > 1
+                || slot.try_lock().is_ok_and(|live| live.as_ref().is_some_and(|live| !live.is_over()))
         });
     }
 

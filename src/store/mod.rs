@@ -4,252 +4,273 @@
 //! connections of their own and never wait for it. A row of `events` is
 //! session, sequence number, time, direction, kind and raw JSON: this room does
 //! not know what a message means, `kind` is a label that the caller chose.
+//!
+//! - `rows`, `error`: what goes in and comes out.
+//! - `open`, `schema`: the file, its pragmas and its tables.
+//! - `writer`, `database`, `readers`: who runs statements, and when.
+//! - `sessions`, `events`, `logs`, `vms`, `delete`: the statements, by table.
 
-use std::path::{Path, PathBuf};
+mod rows;
+mod error;
+mod open;
+mod schema;
+mod writer;
+mod database;
+mod readers;
+mod sessions;
+mod events;
+mod logs;
+mod vms;
+mod paths;
+mod delete;
+
+use std::path::Path;
+use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot};
 
-/// A handle to one database; clones share it.
+pub use error::StoreError;
+pub use rows::{
+    Deleted, Direction, EventPage, EventRow, LogLine, LogRow, SessionFilter, SessionRow, VmRow,
+};
+
+use database::Database;
+use error::Fault;
+use readers::Readers;
+use writer::{Job, QUEUE_JOBS, Reply, Write};
+
+/// A handle to one database; clones share it. When the last one is dropped, the
+/// writer commits what is queued and closes the file in the background;
+/// [`Store::close`] waits for that.
 #[derive(Clone)]
 pub struct Store {
-    // inner: Arc<...>
+    queue: mpsc::Sender<Job>,
+    readers: Arc<Readers>,
 }
 
 /// Room in the writer's bounded queue. Sending does not wait, so sequence
 /// numbers can be given out and rows sent under one short lock.
 pub struct Permit<'a> {
-    _store: &'a Store,
+    place: mpsc::Permit<'a, Job>,
 }
 
 impl Store {
     /// Opens or creates the database, migrates it, and starts its writer.
-    pub fn open(_path: &Path) -> Result<Store, StoreError> {
-        unimplemented!()
+    ///
+    /// The file is private to its owner, and so is its folder if it is created.
+    /// Errors: `Newer`, `Damaged` (also for another program's file), `Full`,
+    /// `Busy`, `Io`; none of them changes the file.
+    pub fn open(path: &Path) -> Result<Store, StoreError> {
+        let database = Database::new(open::writer(path)?);
+        let (queue, jobs) = mpsc::channel(QUEUE_JOBS);
+        writer::start(path.to_path_buf(), database, jobs)?;
+        Ok(Store {
+            queue,
+            readers: Readers::new(path.to_path_buf()),
+        })
     }
 
     /// Where the database is.
     pub fn path(&self) -> &Path {
-        unimplemented!()
+        self.readers.path()
+    }
+
+    /// Waits until everything queued is committed and synced, and closes the
+    /// file. Later calls on any clone end with `Stopped`.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        self.readers.close().await;
+        self.send(|reply| Job::Close { reply }).await
     }
 
     /// Waits for room in the writer's queue.
     pub async fn reserve(&self) -> Result<Permit<'_>, StoreError> {
-        unimplemented!()
+        let place = self
+            .queue
+            .reserve()
+            .await
+            .map_err(|_| StoreError::Stopped)?;
+        Ok(Permit { place })
     }
 
     /// Inserts a session. Its transcript is empty.
-    pub async fn create_session(&self, _session: &SessionRow) -> Result<(), StoreError> {
-        unimplemented!()
+    pub async fn create_session(&self, session: &SessionRow) -> Result<(), StoreError> {
+        let session = session.clone();
+        self.write(move |database| sessions::create(database, &session))
+            .await
     }
 
     /// Replaces everything but the id and the creation time of a session.
-    pub async fn update_session(&self, _session: &SessionRow) -> Result<(), StoreError> {
-        unimplemented!()
+    pub async fn update_session(&self, session: &SessionRow) -> Result<(), StoreError> {
+        let session = session.clone();
+        self.write(move |database| sessions::update(database, &session))
+            .await
     }
 
-    pub async fn session(&self, _id: &str) -> Result<Option<SessionRow>, StoreError> {
-        unimplemented!()
+    pub async fn session(&self, id: &str) -> Result<Option<SessionRow>, StoreError> {
+        let id = id.to_owned();
+        self.readers
+            .read(move |connection| sessions::one(connection, &id))
+            .await
     }
 
     /// Newest activity first.
-    pub async fn sessions(&self, _filter: SessionFilter) -> Result<Vec<SessionRow>, StoreError> {
-        unimplemented!()
+    pub async fn sessions(&self, filter: SessionFilter) -> Result<Vec<SessionRow>, StoreError> {
+        self.readers
+            .read(move |connection| sessions::list(connection, &filter))
+            .await
     }
 
     /// Removes a session with its events and logs, overwriting their pages.
-    /// `None` if there was none.
-    pub async fn delete_session(&self, _id: &str) -> Result<Option<Deleted>, StoreError> {
-        unimplemented!()
+    /// `None` if there was none. The session is out of sight at once; this ends
+    /// when its last row is overwritten, and others write meanwhile.
+    pub async fn delete_session(&self, id: &str) -> Result<Option<Deleted>, StoreError> {
+        let session = id.to_owned();
+        self.send(|reply| Job::Delete {
+            session,
+            purge: None,
+            reply,
+        })
+        .await
     }
 
-    /// One page of a session's events in ascending order.
-    pub async fn events(&self, _page: EventPage) -> Result<Vec<EventRow>, StoreError> {
-        unimplemented!()
+    /// One page of a session's events in ascending order, empty for a session
+    /// that does not exist.
+    pub async fn events(&self, page: EventPage) -> Result<Vec<EventRow>, StoreError> {
+        self.readers
+            .read(move |connection| events::page(connection, &page))
+            .await
     }
 
     /// The highest sequence number of a session, 0 if it has no events.
-    pub async fn last_seq(&self, _session: &str) -> Result<i64, StoreError> {
-        unimplemented!()
+    pub async fn last_seq(&self, session: &str) -> Result<i64, StoreError> {
+        let session = session.to_owned();
+        self.readers
+            .read(move |connection| events::last_seq(connection, &session))
+            .await
     }
 
     /// Appends lines of an agent's stderr (or noise on its stdout), keeping
-    /// only the newest `keep_bytes` per session.
+    /// only the newest `keep_bytes` per session, and the last line in any case.
     pub async fn append_log(
         &self,
-        _session: &str,
-        _lines: Vec<LogLine>,
-        _keep_bytes: u64,
+        session: &str,
+        lines: Vec<LogLine>,
+        keep_bytes: u64,
     ) -> Result<(), StoreError> {
-        unimplemented!()
+        let session = session.to_owned();
+        self.write(move |database| logs::append(database, &session, &lines, keep_bytes))
+            .await
     }
 
     /// The newest `limit` log lines with `number` above `after`, ascending.
     pub async fn log(
         &self,
-        _session: &str,
-        _after: i64,
-        _limit: usize,
+        session: &str,
+        after: i64,
+        limit: usize,
     ) -> Result<Vec<LogRow>, StoreError> {
-        unimplemented!()
+        let session = session.to_owned();
+        self.readers
+            .read(move |connection| logs::page(connection, &session, after, limit))
+            .await
     }
 
     /// A small named value (agent capabilities seen, …).
-    pub async fn setting(&self, _key: &str) -> Result<Option<String>, StoreError> {
-        unimplemented!()
+    pub async fn setting(&self, key: &str) -> Result<Option<String>, StoreError> {
+        let key = key.to_owned();
+        self.readers
+            .read(move |connection| vms::setting(connection, &key))
+            .await
     }
 
-    pub async fn set_setting(&self, _key: &str, _value: &str) -> Result<(), StoreError> {
-        unimplemented!()
+    pub async fn set_setting(&self, key: &str, value: &str) -> Result<(), StoreError> {
+        let (key, value) = (key.to_owned(), value.to_owned());
+        self.write(move |database| vms::set_setting(database, &key, &value))
+            .await
     }
 
-    pub async fn upsert_vm(&self, _vm: &VmRow) -> Result<(), StoreError> {
-        unimplemented!()
+    pub async fn upsert_vm(&self, vm: &VmRow) -> Result<(), StoreError> {
+        let vm = vm.clone();
+        self.write(move |database| vms::upsert(database, &vm)).await
     }
 
+    /// All VMs, by name.
     pub async fn vms(&self) -> Result<Vec<VmRow>, StoreError> {
-        unimplemented!()
+        self.readers.read(vms::list).await
     }
 
-    pub async fn delete_vm(&self, _name: &str) -> Result<bool, StoreError> {
-        unimplemented!()
+    /// False if there was none of that name.
+    pub async fn delete_vm(&self, name: &str) -> Result<bool, StoreError> {
+        let name = name.to_owned();
+        self.write(move |database| vms::delete(database, &name))
+            .await
+    }
+
+    /// Reads the whole file and compares its structure with itself; slow on a
+    /// large one. `Damaged` names the first thing that is wrong.
+    pub async fn check(&self) -> Result<(), StoreError> {
+        let path = self.path().to_path_buf();
+        let verdict = self
+            .readers
+            .read(|connection| {
+                Ok(connection
+                    .query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))?)
+            })
+            .await?;
+        if verdict == "ok" {
+            Ok(())
+        } else {
+            Err(StoreError::Damaged {
+                path,
+                detail: verdict,
+            })
+        }
+    }
+
+    async fn write<T, F>(&self, run: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut Database) -> Result<T, Fault> + Send + 'static,
+    {
+        self.send(|reply| {
+            Job::Call(Box::new(Write {
+                run,
+                value: None,
+                reply,
+            }))
+        })
+        .await
+    }
+
+    async fn send<T>(&self, job: impl FnOnce(Reply<T>) -> Job) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.queue
+            .send(job(reply))
+            .await
+            .map_err(|_| StoreError::Stopped)?;
+        answer.await.map_err(|_| StoreError::Stopped)?
     }
 }
 
 impl Permit<'_> {
     /// Queues rows of any sessions, to be committed together and in order. The
-    /// future ends when they are committed (and, with `durable`, on disk).
-    /// Dropping it does not withdraw them.
+    /// future ends when they are committed (and, with `durable`, on disk, with
+    /// all that was committed before). Dropping it does not withdraw them.
+    ///
+    /// Errors: `UnknownSession`, `Sqlite` for a sequence number that is taken,
+    /// `Full`, `Busy`; none of the rows is stored then.
     pub fn append(
         self,
-        _events: Vec<EventRow>,
-        _durable: bool,
+        events: Vec<EventRow>,
+        durable: bool,
     ) -> BoxFuture<'static, Result<(), StoreError>> {
-        unimplemented!()
+        let (reply, answer) = oneshot::channel();
+        self.place.send(Job::Append {
+            events,
+            durable,
+            reply,
+        });
+        Box::pin(async move { answer.await.map_err(|_| StoreError::Stopped)? })
     }
-}
-
-/// Which side an event came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Direction {
-    /// From the client to the agent.
-    Client,
-    /// From the agent to the client.
-    Agent,
-    /// Written by acpbox itself.
-    Acpbox,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EventRow {
-    /// The public session id (a UUID).
-    pub session: std::sync::Arc<str>,
-    /// From 1, without gaps within a session.
-    pub seq: i64,
-    /// Milliseconds since 1970, by the host's clock; order is by `seq`.
-    pub time: i64,
-    pub direction: Direction,
-    pub kind: std::borrow::Cow<'static, str>,
-    pub raw: Box<str>,
-}
-
-#[derive(Debug, Clone, Default)]
-pub struct EventPage {
-    pub session: String,
-    /// Only events with a higher number.
-    pub after: Option<i64>,
-    /// Only events with a lower number. With `before` and no `after`, the page
-    /// is the last `limit` events below it.
-    pub before: Option<i64>,
-    pub limit: usize,
-    /// The page ends once its raw JSON passes this many bytes (at least one event).
-    pub max_bytes: usize,
-    /// Only these kinds; empty means all.
-    pub kinds: Vec<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SessionRow {
-    pub id: String,
-    pub agent: String,
-    pub vm: String,
-    /// The agent's own id for it, once known.
-    pub agent_session: Option<String>,
-    pub cwd: PathBuf,
-    pub title: Option<String>,
-    /// Milliseconds since 1970.
-    pub created: i64,
-    pub updated: i64,
-    /// `open`, `closed`.
-    pub state: String,
-    /// How it was created, as JSON: directories, MCP servers, environment names, instructions.
-    pub options: String,
-}
-
-#[derive(Debug, Clone, Default)]
-pub struct SessionFilter {
-    pub cwd: Option<PathBuf>,
-    pub agent: Option<String>,
-    pub vm: Option<String>,
-    /// Continue below this (`updated`, `id`), as given by the last row of the page before.
-    pub below: Option<(i64, String)>,
-    pub limit: usize,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Deleted {
-    pub events: u64,
-    pub log_lines: u64,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogLine {
-    pub time: i64,
-    /// `stderr` or `stdout`.
-    pub stream: &'static str,
-    pub text: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogRow {
-    pub number: i64,
-    pub time: i64,
-    pub stream: String,
-    pub text: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VmRow {
-    pub name: String,
-    pub driver: String,
-    pub workspaces: Vec<PathBuf>,
-    pub state_dir: PathBuf,
-    pub created: i64,
-    /// The last boot, milliseconds since 1970.
-    pub booted: Option<i64>,
-    /// The process that runs it, 0 when it is stopped.
-    pub holder: u32,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    #[error("the database {path}: {source}", path = .path.display())]
-    Sqlite {
-        path: PathBuf,
-        source: rusqlite::Error,
-    },
-    #[error("the database {path} was written by a newer acpbox (schema {found}, this one knows {known}); update acpbox or name another file with --db", path = .path.display())]
-    Newer {
-        path: PathBuf,
-        found: i64,
-        known: i64,
-    },
-    #[error("the database {path} is damaged ({detail}); it was left as it is: move it away, or name another file with --db", path = .path.display())]
-    Damaged { path: PathBuf, detail: String },
-    #[error("{what}: {source}")]
-    Io {
-        what: String,
-        source: std::io::Error,
-    },
-    #[error("the database's writer has stopped")]
-    Stopped,
 }

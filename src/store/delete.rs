@@ -1,0 +1,151 @@
+//! Deleting a session: out of sight in one transaction, then its rows are
+//! overwritten a few at a time, so that a long transcript holds nobody up.
+
+use std::collections::VecDeque;
+use std::path::Path;
+
+use rusqlite::OptionalExtension;
+
+use super::database::{Database, Synchronous};
+use super::error::Fault;
+use super::rows::Deleted;
+use super::writer::{Reply, truncate_wal};
+
+/// Rows overwritten in one transaction; about 2 ms of the writer's time.
+const ROWS_PER_STEP: i64 = 1000;
+
+/// A deleted session whose rows are still there.
+pub(super) struct Purge {
+    key: i64,
+    deleted: Deleted,
+}
+
+impl Purge {
+    /// Takes a session out of sight. `None` if there is no such session.
+    pub(super) fn doom(database: &mut Database, session: &str) -> Result<Option<Purge>, Fault> {
+        database.forget(session);
+        let key = database
+            .statement("DELETE FROM sessions WHERE id = ?1 RETURNING key")?
+            .query_row([session], |row| row.get(0))
+            .optional()?;
+        let Some(key) = key else { return Ok(None) };
+        database
+            .statement("INSERT INTO doomed(session) VALUES (?1)")?
+            .execute([key])?;
+        Ok(Some(Purge {
+            key,
+            deleted: Deleted::default(),
+        }))
+    }
+
+    /// Overwrites some rows. True once none is left.
+    fn step(&mut self, database: &mut Database) -> rusqlite::Result<bool> {
+        database.begin(Synchronous::Normal)?;
+        let events = remove_some(
+            database,
+            self.key,
+            "SELECT seq FROM events WHERE session = ?1 ORDER BY seq LIMIT 1 OFFSET ?2",
+            "DELETE FROM events WHERE session = ?1 AND seq < ?2",
+        )?;
+        let log_lines = remove_some(
+            database,
+            self.key,
+            "SELECT number FROM logs WHERE session = ?1 ORDER BY number LIMIT 1 OFFSET ?2",
+            "DELETE FROM logs WHERE session = ?1 AND number < ?2",
+        )?;
+        let done = events + log_lines == 0;
+        if done {
+            database
+                .statement("DELETE FROM doomed WHERE session = ?1")?
+                .execute([self.key])?;
+        }
+        database.commit()?;
+        self.deleted.events += events;
+        self.deleted.log_lines += log_lines;
+        Ok(done)
+    }
+}
+
+/// What is left to overwrite.
+pub(super) struct Purges {
+    waiting: VecDeque<(Purge, Option<Reply<Option<Deleted>>>)>,
+}
+
+impl Purges {
+    /// What a run that was killed did not finish.
+    pub(super) fn unfinished(database: &Database) -> Purges {
+        let keys = database
+            .statement("SELECT session FROM doomed")
+            .and_then(|mut statement| {
+                statement
+                    .query_map([], |row| row.get(0))?
+                    .collect::<rusqlite::Result<Vec<i64>>>()
+            });
+        let keys = keys.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the list of half-deleted sessions cannot be read");
+            Vec::new()
+        });
+        let waiting = keys.into_iter().map(|key| {
+            (
+                Purge {
+                    key,
+                    deleted: Deleted::default(),
+                },
+                None,
+            )
+        });
+        Purges {
+            waiting: waiting.collect(),
+        }
+    }
+
+    pub(super) fn push(&mut self, purge: Purge, reply: Reply<Option<Deleted>>) {
+        self.waiting.push_back((purge, Some(reply)));
+    }
+
+    /// Does a little. False if there was nothing to do.
+    pub(super) fn step(&mut self, database: &mut Database, path: &Path) -> bool {
+        let Some((purge, _)) = self.waiting.front_mut() else {
+            return false;
+        };
+        let outcome = match purge.step(database) {
+            Ok(false) => return true,
+            // The rows are gone from the pages; their old images go with the WAL.
+            Ok(true) => truncate_wal(database).map(|emptied| {
+                if !emptied {
+                    tracing::info!("a reader keeps the old WAL; a deleted session leaves it with the next checkpoints");
+                }
+                purge.deleted
+            }),
+            Err(error) => {
+                database.roll_back();
+                Err(error)
+            }
+        };
+        // After a failure the key stays in `doomed`, for the next start.
+        if let Some((_, Some(reply))) = self.waiting.pop_front() {
+            let answer = outcome
+                .map(Some)
+                .map_err(|error| Fault::Sqlite(error).into_error(path));
+            let _ = reply.send(answer);
+        }
+        true
+    }
+}
+
+/// Deletes the first rows of a session: `bound` finds the number after them.
+fn remove_some(
+    database: &Database,
+    key: i64,
+    bound: &'static str,
+    delete: &'static str,
+) -> rusqlite::Result<u64> {
+    let below: Option<i64> = database
+        .statement(bound)?
+        .query_row((key, ROWS_PER_STEP), |row| row.get(0))
+        .optional()?;
+    let removed = database
+        .statement(delete)?
+        .execute((key, below.unwrap_or(i64::MAX)))?;
+    Ok(u64::try_from(removed).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,129 @@
+//! Inserting events, and reading pages of them.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::database::Database;
+use super::error::Fault;
+use super::rows::{Direction, EventPage, EventRow};
+
+/// Bytes of JSON, for bounds; a row adds some tens of bytes.
+pub(super) fn bytes(events: &[EventRow]) -> usize {
+    events.iter().map(|event| event.raw.len()).sum()
+}
+
+pub(super) fn insert(database: &mut Database, events: &[EventRow]) -> Result<(), Fault> {
+    let mut rest = events;
+    while let Some(first) = rest.first() {
+        let count = rest
+            .iter()
+            .take_while(|event| event.session == first.session)
+            .count();
+        let (run, after) = rest.split_at(count);
+        let key = database.key(&first.session)?;
+        let mut statement = database.statement(
+            "INSERT INTO events(session, seq, time, direction, kind, raw) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?;
+        for event in run {
+            statement.execute(params![
+                key,
+                event.seq,
+                event.time,
+                direction_to_integer(event.direction),
+                event.kind.as_ref(),
+                event.raw.as_ref()
+            ])?;
+        }
+        rest = after;
+    }
+    Ok(())
+}
+
+pub(super) fn page(connection: &Connection, page: &EventPage) -> Result<Vec<EventRow>, Fault> {
+    let backwards = page.before.is_some() && page.after.is_none();
+    let kinds = if page.kinds.is_empty() {
+        None
+    } else {
+        Some(json_array(&page.kinds))
+    };
+    let only_kinds = if kinds.is_some() {
+        "AND kind IN (SELECT value FROM json_each(?5))"
+    } else {
+        ""
+    };
+    let order = if backwards { "DESC" } else { "ASC" };
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT seq, time, direction, kind, raw FROM events
+         WHERE session = (SELECT key FROM sessions WHERE id = ?1) AND seq > ?2 AND seq < ?3 {only_kinds}
+         ORDER BY seq {order} LIMIT ?4"
+    ))?;
+    let after = page.after.unwrap_or(i64::MIN);
+    let before = page.before.unwrap_or(i64::MAX);
+    let limit = i64::try_from(page.limit).unwrap_or(i64::MAX);
+    let mut rows = match &kinds {
+        None => statement.query(params![page.session, after, before, limit])?,
+        Some(kinds) => statement.query(params![page.session, after, before, limit, kinds])?,
+    };
+    let session: Arc<str> = page.session.as_str().into();
+    let mut events = Vec::new();
+    let mut bytes = 0;
+    while let Some(row) = rows.next()? {
+        bytes += row.get_ref(4)?.as_bytes().map_err(|_| unreadable(4))?.len();
+        if bytes > page.max_bytes && !events.is_empty() {
+            break;
+        }
+        events.push(read(row, &session)?);
+    }
+    if backwards {
+        events.reverse();
+    }
+    Ok(events)
+}
+
+pub(super) fn last_seq(connection: &Connection, session: &str) -> Result<i64, Fault> {
+    let last: Option<i64> = connection
+        .prepare_cached(
+            "SELECT seq FROM events WHERE session = (SELECT key FROM sessions WHERE id = ?1) ORDER BY seq DESC LIMIT 1",
+        )?
+        .query_row([session], |row| row.get(0))
+        .optional()?;
+    Ok(last.unwrap_or(0))
+}
+
+fn read(row: &Row<'_>, session: &Arc<str>) -> rusqlite::Result<EventRow> {
+    Ok(EventRow {
+        session: session.clone(),
+        seq: row.get(0)?,
+        time: row.get(1)?,
+        direction: direction_from_integer(2, row.get(2)?)?,
+        kind: Cow::Owned(row.get(3)?),
+        raw: row.get::<_, String>(4)?.into_boxed_str(),
+    })
+}
+
+fn direction_to_integer(direction: Direction) -> i64 {
+    match direction {
+        Direction::Client => 0,
+        Direction::Agent => 1,
+        Direction::Acpbox => 2,
+    }
+}
+
+fn direction_from_integer(column: usize, integer: i64) -> rusqlite::Result<Direction> {
+    match integer {
+        0 => Ok(Direction::Client),
+        1 => Ok(Direction::Agent),
+        2 => Ok(Direction::Acpbox),
+        other => Err(rusqlite::Error::IntegralValueOutOfRange(column, other)),
+    }
+}
+
+fn unreadable(column: usize) -> rusqlite::Error {
+    rusqlite::Error::InvalidColumnType(column, "raw".into(), rusqlite::types::Type::Null)
+}
+
+fn json_array(kinds: &[String]) -> String {
+    serde_json::Value::from(kinds).to_string()
+}

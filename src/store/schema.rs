@@ -1,0 +1,125 @@
+//! The tables, and how older files are brought up to date.
+//!
+//! Migrations only grow: entry N takes a file from `user_version` N to N + 1
+//! and is never edited once released.
+
+use rusqlite::{Connection, TransactionBehavior};
+
+/// "acpb": tells this file from other programs' SQLite files.
+pub(super) const APPLICATION_ID: i32 = i32::from_be_bytes(*b"acpb");
+
+/// The newest schema this program knows.
+pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
+
+const MIGRATIONS: &[&str] = &[FIRST];
+
+/// `sessions.key` is AUTOINCREMENT so that a key is never given to a second
+/// session: another process may still hold the key of a deleted one in its
+/// cache, and its events must not land in a stranger's transcript.
+///
+/// `logs.end` counts the bytes of all lines of the session up to and with this
+/// one, so that trimming to the newest bytes needs no sum over the table.
+///
+/// `doomed` holds the keys of deleted sessions whose rows are still being
+/// overwritten, so that a kill in the middle does not leave them behind.
+const FIRST: &str = "
+CREATE TABLE sessions(
+    key INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    agent TEXT NOT NULL,
+    vm TEXT NOT NULL,
+    agent_session TEXT,
+    cwd ANY NOT NULL,
+    title TEXT,
+    created INTEGER NOT NULL,
+    updated INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    options TEXT NOT NULL
+) STRICT;
+CREATE INDEX sessions_by_activity ON sessions(updated, id);
+CREATE TABLE events(
+    session INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    time INTEGER NOT NULL,
+    direction INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    raw TEXT NOT NULL,
+    PRIMARY KEY(session, seq)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE logs(
+    session INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    time INTEGER NOT NULL,
+    end INTEGER NOT NULL,
+    stream TEXT NOT NULL,
+    text TEXT NOT NULL,
+    PRIMARY KEY(session, number)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE doomed(
+    session INTEGER PRIMARY KEY
+) STRICT;
+CREATE TABLE settings(
+    key TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE vms(
+    name TEXT PRIMARY KEY,
+    driver TEXT NOT NULL,
+    state_dir ANY NOT NULL,
+    created INTEGER NOT NULL,
+    booted INTEGER,
+    holder INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE vm_workspaces(
+    vm TEXT NOT NULL REFERENCES vms(name) ON DELETE CASCADE,
+    position INTEGER NOT NULL,
+    path ANY NOT NULL,
+    PRIMARY KEY(vm, position)
+) STRICT, WITHOUT ROWID;
+";
+
+/// What a file says it is. All zero when it is new.
+pub(super) struct Stamp {
+    pub(super) version: i64,
+    pub(super) application: i32,
+    pub(super) tables: i64,
+}
+
+/// Read in one statement, since another process may be migrating meanwhile.
+pub(super) fn stamp(connection: &Connection) -> rusqlite::Result<Stamp> {
+    connection.query_row(
+        "SELECT (SELECT user_version FROM pragma_user_version),
+            (SELECT application_id FROM pragma_application_id), (SELECT count(*) FROM sqlite_schema)",
+        [],
+        |row| Ok(Stamp { version: row.get(0)?, application: row.get(1)?, tables: row.get(2)? }),
+    )
+}
+
+/// Applies what the file lacks, all of it or nothing.
+pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Another process may have migrated while this one waited for the lock.
+    let found = stamp(&transaction)?.version;
+    for migration in MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or(0)) {
+        transaction.execute_batch(migration)?;
+    }
+    if found < VERSION {
+        transaction.execute_batch(&format!(
+            "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};"
+        ))?;
+    }
+    transaction.commit()
+}
+
+/// Fails where the tables cannot be read: every root page is visited once,
+/// which costs microseconds however large the file is.
+pub(super) fn probe(connection: &Connection) -> rusqlite::Result<()> {
+    connection.query_row(
+        "SELECT (SELECT max(key) FROM sessions), (SELECT max(session) FROM events),
+            (SELECT max(session) FROM logs), (SELECT max(session) FROM doomed),
+            (SELECT max(key) FROM settings), (SELECT max(name) FROM vms),
+            (SELECT max(updated) FROM sessions INDEXED BY sessions_by_activity)",
+        [],
+        |_| Ok(()),
+    )
+}
