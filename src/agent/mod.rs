@@ -1,3 +1,7 @@
-//! Agents: the catalogue of what can be started, and a started one as ACP peer.
+//! Agents: the catalogue of what can be started, a started one as ACP peer, and
+//! the example agent.
 
+pub mod catalog;
+pub mod instructions;
 pub mod process;
+pub mod example;
