@@ -66,18 +66,16 @@ impl Live {
 
     /// Sends an agent's request on to a client, under an id of the client's connection.
     fn ask(
-        &self,
+        self: &Arc<Self>,
         state: &mut State,
         batch: &mut Batch,
         client: &Arc<Client>,
         line: &str,
         id: &str,
         method: &str,
-    ) where
-        Self: Sized,
-    {
+    ) {
         let request = AgentRequest {
-            session: state.this.clone(),
+            session: Arc::downgrade(self),
             id: id.into(),
             method: method.into(),
         };

@@ -20,6 +20,8 @@ pub struct Client {
     pub gone: CancellationToken,
     offer: Mutex<Arc<Offer>>,
     pending: Mutex<Pending<AgentRequest>>,
+    /// An agent that runs without a session: it asked for authentication.
+    parked: Mutex<Option<Arc<Live>>>,
 }
 
 /// What a client said of itself in `initialize`.
@@ -52,6 +54,7 @@ impl Client {
             gone: CancellationToken::new(),
             offer: Mutex::default(),
             pending: Mutex::new(Pending::new(PENDING_REQUESTS)),
+            parked: Mutex::default(),
         })
     }
 
@@ -61,6 +64,24 @@ impl Client {
 
     pub fn set_offer(&self, offer: Offer) {
         *self.offer.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(offer);
+    }
+
+    /// Keeps an agent that needs authentication for the next `session/new`.
+    pub fn park(&self, live: Arc<Live>) {
+        *self.parked.lock().unwrap_or_else(PoisonError::into_inner) = Some(live);
+    }
+
+    /// The parked agent, if there is one and it still runs.
+    pub fn parked(&self) -> Option<Arc<Live>> {
+        let parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
+        parked.clone().filter(|live| !live.is_over())
+    }
+
+    /// Takes the parked agent if it is of that name and in that VM.
+    pub fn unpark(&self, agent: &str, vm: &str) -> Option<Arc<Live>> {
+        let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
+        parked.take_if(|live| live.is_over() || (live.agent_name == agent && live.vm_name == vm))
+            .filter(|live| !live.is_over())
     }
 
     /// The requests that wait for this client.

@@ -1,5 +1,6 @@
 //! A session with a running agent.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::client::Client;
 use super::host::Bounds;
+use super::registry::Lease;
 use super::roots::Roots;
 use super::state::{After, Batch, OwnError, State, Waiting, now};
 use super::terminal::Terminals;
@@ -31,6 +33,8 @@ pub struct Live {
     pub(super) store: Store,
     pub(super) bounds: Bounds,
     pub(super) terminals: Terminals,
+    /// What commands in terminals get: the agent's environment without its secrets.
+    pub(super) base_environment: BTreeMap<String, String>,
     /// What the agent answered to `initialize`, raw.
     initialized: Mutex<Arc<str>>,
     roots: Mutex<Arc<Roots>>,
@@ -43,7 +47,7 @@ pub struct Live {
     /// Ends when the agent is gone and all who waited were told.
     over: CancellationToken,
     /// Holds the session for this process, as long as it is live.
-    pub(super) lease: Mutex<Option<super::registry::Lease>>,
+    lease: Mutex<Option<Lease>>,
 }
 
 impl std::fmt::Debug for Live {
@@ -59,6 +63,8 @@ pub struct Parts {
     pub vm: Arc<dyn Vm>,
     pub store: Store,
     pub bounds: Bounds,
+    pub base_environment: BTreeMap<String, String>,
+    pub lease: Option<Lease>,
 }
 
 impl Live {
@@ -78,7 +84,8 @@ impl Live {
             order: tokio::sync::Mutex::default(),
             cause: Mutex::default(),
             over: CancellationToken::new(),
-            lease: Mutex::default(),
+            lease: Mutex::new(parts.lease),
+            base_environment: parts.base_environment,
         }
     }
 
@@ -101,6 +108,11 @@ impl Live {
 
     pub(super) fn set_roots(&self, roots: Roots) {
         *self.roots.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(roots);
+    }
+
+    /// Waits until nothing is being shown, and holds back what comes.
+    pub(super) async fn order(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.order.lock().await
     }
 
     /// Whether the agent is gone or going.

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use agent_client_protocol_schema::v1::{CreateTerminalRequest, TerminalExitStatus, TerminalOutputResponse};
+use std::time::Duration;
+
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
@@ -20,6 +22,9 @@ use crate::vm::{Exit, Io, Process, ProcessControl, ProcessSpec};
 
 /// Terminals that one session may have open.
 const OPEN_TERMINALS: usize = 128;
+
+/// How long output may still come once a command has ended.
+const LAST_OUTPUT: Duration = Duration::from_millis(200);
 
 /// A session's terminals by id.
 #[derive(Debug)]
@@ -136,11 +141,8 @@ impl Live {
                 format!("{OPEN_TERMINALS} terminals are open in this session already; release some"),
             ));
         }
-        let (cwd, base) = {
-            let state = self.state();
-            (state.row.cwd.clone(), self.bounds.base_environment.clone())
-        };
-        let mut env: BTreeMap<String, String> = base;
+        let cwd = self.state().row.cwd.clone();
+        let mut env = self.base_environment.clone();
         env.extend(request.env.iter().map(|variable| (variable.name.clone(), variable.value.clone())));
         let spec = command_line(&request, env, request.cwd.clone().unwrap_or(cwd));
         let process = self.vm.spawn(spec).await.map_err(|error| {
@@ -194,15 +196,10 @@ impl Terminal {
         let reading = Arc::clone(&terminal);
         let mut process_exit = process.exit;
         tokio::spawn(async move {
-            let read = async {
-                reading.read(stdout).await;
-                // All output came; the exit follows at once, or the process closed it early.
-                std::future::pending::<()>().await;
-            };
-            tokio::select! {
-                () = read => {}
-                _ = process_exit.wait_for(Option::is_some) => {}
-            }
+            let mut read = tokio::spawn(async move { reading.read(stdout).await });
+            let _ = process_exit.wait_for(Option::is_some).await;
+            // What it wrote before its end; a daemon it left may hold the pipe for ever.
+            let _ = tokio::time::timeout(LAST_OUTPUT, &mut read).await;
             let exit = process_exit.borrow().clone();
             ended.send_replace(Some(exit.unwrap_or(Exit::Lost("the VM ended".into()))));
         });
