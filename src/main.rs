@@ -3,5 +3,8 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if acpbox::vm::guest::is_guest(std::env::args_os()) {
+        return acpbox::vm::guest::run();
+    }
     acpbox::cli::main()
 }

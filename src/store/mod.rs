@@ -74,12 +74,22 @@ impl Store {
 
     /// Appends lines of an agent's stderr (or noise on its stdout), keeping
     /// only the newest `keep_bytes` per session.
-    pub async fn append_log(&self, _session: &str, _lines: Vec<LogLine>, _keep_bytes: u64) -> Result<(), StoreError> {
+    pub async fn append_log(
+        &self,
+        _session: &str,
+        _lines: Vec<LogLine>,
+        _keep_bytes: u64,
+    ) -> Result<(), StoreError> {
         unimplemented!()
     }
 
     /// The newest `limit` log lines with `number` above `after`, ascending.
-    pub async fn log(&self, _session: &str, _after: i64, _limit: usize) -> Result<Vec<LogRow>, StoreError> {
+    pub async fn log(
+        &self,
+        _session: &str,
+        _after: i64,
+        _limit: usize,
+    ) -> Result<Vec<LogRow>, StoreError> {
         unimplemented!()
     }
 
@@ -109,7 +119,11 @@ impl Permit<'_> {
     /// Queues rows of any sessions, to be committed together and in order. The
     /// future ends when they are committed (and, with `durable`, on disk).
     /// Dropping it does not withdraw them.
-    pub fn append(self, _events: Vec<EventRow>, _durable: bool) -> BoxFuture<'static, Result<(), StoreError>> {
+    pub fn append(
+        self,
+        _events: Vec<EventRow>,
+        _durable: bool,
+    ) -> BoxFuture<'static, Result<(), StoreError>> {
         unimplemented!()
     }
 }
@@ -219,13 +233,23 @@ pub struct VmRow {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("the database {path}: {source}", path = .path.display())]
-    Sqlite { path: PathBuf, source: rusqlite::Error },
+    Sqlite {
+        path: PathBuf,
+        source: rusqlite::Error,
+    },
     #[error("the database {path} was written by a newer acpbox (schema {found}, this one knows {known}); update acpbox or name another file with --db", path = .path.display())]
-    Newer { path: PathBuf, found: i64, known: i64 },
+    Newer {
+        path: PathBuf,
+        found: i64,
+        known: i64,
+    },
     #[error("the database {path} is damaged ({detail}); it was left as it is: move it away, or name another file with --db", path = .path.display())]
     Damaged { path: PathBuf, detail: String },
     #[error("{what}: {source}")]
-    Io { what: String, source: std::io::Error },
+    Io {
+        what: String,
+        source: std::io::Error,
+    },
     #[error("the database's writer has stopped")]
     Stopped,
 }
