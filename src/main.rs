@@ -3,11 +3,9 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    if std::env::args_os()
-        .nth(1)
-        .is_some_and(|it| it == "example-agent")
-    {
-        return acpbox::agent::example::run();
+    // Inside a VM every millisecond counts, and nothing else must be started.
+    if acpbox::vm::guest::is_guest(std::env::args_os()) {
+        return acpbox::vm::guest::run();
     }
     acpbox::cli::main()
 }

@@ -11,7 +11,39 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+
+mod cgroup;
+mod executable;
+pub mod guest;
+mod host;
+mod keeper;
+mod namespace;
+
+/// Where an isolated guest has its persistent home.
+pub const GUEST_HOME: &str = "/home/agent";
+
+/// The names that [`driver`] knows.
+pub const DRIVERS: [&str; 2] = [namespace::NAME, host::NAME];
+
+/// The driver of that name, or `None` if there is none.
+///
+/// `executable` is an acpbox binary, started as `acpbox guest` inside each VM;
+/// [`own_executable`] in the binary itself. It is opened now, so that a later
+/// replacement on disk does not matter; that it cannot be opened is told at boot.
+pub fn driver(name: &str, executable: PathBuf) -> Option<Arc<dyn Driver>> {
+    match name {
+        namespace::NAME => Some(Arc::new(namespace::Namespace::new(executable))),
+        host::NAME => Some(Arc::new(host::Host::new(executable))),
+        _ => None,
+    }
+}
+
+/// The running program, even when it was replaced on disk.
+pub fn own_executable() -> PathBuf {
+    PathBuf::from("/proc/self/exe")
+}
 
 /// What provides VMs. One folder per driver; see [`driver`].
 pub trait Driver: Send + Sync {
@@ -25,9 +57,10 @@ pub trait Driver: Send + Sync {
     fn probe(&self) -> BoxFuture<'_, Vec<Check>>;
 }
 
-/// A running guest.
+/// A running guest. Dropping the last handle ends it.
 pub trait Vm: Send + Sync {
     /// Starts one process in the guest and returns its pipes.
+    /// A caller that stops waiting leaves no process behind.
     fn spawn(&self, spec: ProcessSpec) -> BoxFuture<'_, Result<Process, SpawnError>>;
 
     /// Ends every process of the guest, then the guest. Idempotent; returns
@@ -39,6 +72,12 @@ pub trait Vm: Send + Sync {
 
     /// What the guest could not be given (limits without cgroups, …), in words for a person.
     fn warnings(&self) -> Vec<String>;
+
+    /// The persistent home inside the guest, for `HOME`. The same as
+    /// `state_dir/home` on the host.
+    fn home(&self) -> PathBuf {
+        PathBuf::from(GUEST_HOME)
+    }
 }
 
 /// Everything that is fixed when a VM boots.
@@ -99,7 +138,8 @@ pub struct Limits {
 /// One process to start in a guest.
 #[derive(Debug, Clone, Default)]
 pub struct ProcessSpec {
-    /// A program: an absolute guest path, or a name looked up on `env`'s `PATH`.
+    /// A program: a name looked up on `env`'s `PATH`, else a guest path
+    /// (relative ones start at `cwd`).
     pub command: String,
     pub args: Vec<String>,
     /// The whole environment; nothing is inherited.
@@ -113,7 +153,7 @@ pub struct ProcessSpec {
 }
 
 /// How a process is connected.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Io {
     /// Three pipes.
     #[default]
@@ -122,6 +162,7 @@ pub enum Io {
     Merged,
     /// A new pseudo-terminal of the guest's own; `stdout` carries its master
     /// side, to be read and written, and `stdin` and `stderr` are absent.
+    /// Reading it gives `EIO` instead of an end once the process has ended.
     Terminal { rows: u16, columns: u16 },
 }
 
