@@ -130,7 +130,7 @@ pub struct EventsRequest {
     pub kinds: Vec<String>,
 }
 
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EventsResponse {
     /// In ascending order.
@@ -139,7 +139,7 @@ pub struct EventsResponse {
     pub last_seq: i64,
 }
 
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Event {
     pub seq: i64,
     /// Milliseconds since 1970.
@@ -164,7 +164,7 @@ pub struct LogsRequest {
     pub limit: Option<usize>,
 }
 
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct LogsResponse {
     pub lines: Vec<LogEntry>,
 }
@@ -184,7 +184,7 @@ pub struct LogEntry {
 #[serde(deny_unknown_fields)]
 pub struct VmListRequest {}
 
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct VmListResponse {
     pub vms: Vec<VmStatus>,
 }

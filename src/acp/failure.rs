@@ -92,7 +92,9 @@ impl Failure {
         Failure::new(
             Phase::Request,
             RESOURCE_NOT_FOUND,
-            format!("Resource not found: there is no session `{id}`; session/list names those there are"),
+            format!(
+                "Resource not found: there is no session `{id}`; session/list names those there are"
+            ),
         )
     }
 

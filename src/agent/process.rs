@@ -38,7 +38,10 @@ pub struct AgentOutput {
 
 impl AgentProcess {
     /// Takes over a process that was started with three pipes.
-    pub fn connect(process: Process, line_bytes: usize) -> std::io::Result<(AgentProcess, AgentOutput)> {
+    pub fn connect(
+        process: Process,
+        line_bytes: usize,
+    ) -> std::io::Result<(AgentProcess, AgentOutput)> {
         let missing = || std::io::Error::other("the process was started without pipes");
         let stdin = pipe::Sender::from_owned_fd(process.stdin.ok_or_else(missing)?)?;
         let stdout = pipe::Receiver::from_owned_fd(process.stdout)?;

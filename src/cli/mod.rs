@@ -1,4 +1,59 @@
-//! cli
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+//! The command line: one file per subcommand.
+
+mod args;
+mod context;
+pub mod exit;
+mod stdio;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Arguments, Command};
+
+/// Runs the command that the process's arguments name.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    logging(arguments.global.verbose);
+    let is_piped = !std::io::stdin().is_terminal();
+    let command = match arguments.command {
+        Some(command) => command,
+        // Editors name just `acpbox` as their agent's command.
+        None if is_piped => Command::Stdio(args::StdioArguments::default()),
+        None => {
+            eprintln!("acpbox: a terminal is no ACP client; name a command (see `acpbox --help`)");
+            return exit::USAGE.into();
+        }
+    };
+    let outcome = match command {
+        Command::ExampleAgent => return crate::agent::example::run(),
+        Command::Stdio(stdio) => stdio::run(&arguments.global, &stdio),
+        Command::Run(_) => unimplemented!(),
+    };
+    match outcome {
+        Ok(code) => code.into(),
+        Err(error) => {
+            eprintln!("acpbox: {error:#}");
+            exit::of(&error).into()
+        }
+    }
+}
+
+/// Logs go to stderr: stdout belongs to the protocol.
+fn logging(verbose: u8) {
+    use tracing_subscriber::EnvFilter;
+    let default = match verbose {
+        0 => "acpbox=warn",
+        1 => "acpbox=info",
+        2 => "acpbox=debug",
+        _ => "trace",
+    };
+    let filter = EnvFilter::try_from_env("ACPBOX_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    // A second call, as from a test, changes nothing.
+    let _ = subscriber.try_init();
 }

@@ -19,6 +19,7 @@ use std::path::PathBuf;
 
 pub use environment::Environment;
 pub use error::ConfigError;
+pub use file::nearest;
 pub use limits::Limits;
 pub use paths::Paths;
 pub use plan::{GUEST_HOME, Guest, VmPlan};

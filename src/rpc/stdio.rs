@@ -132,3 +132,15 @@ impl AsyncWrite for Socket {
         Poll::Ready(Ok(()))
     }
 }
+
+/// Whether nobody reads standard output any more.
+pub fn output_is_closed() -> bool {
+    let stdout = io::stdout();
+    let mut polled = [rustix::event::PollFd::new(
+        &stdout,
+        rustix::event::PollFlags::empty(),
+    )];
+    let now = rustix::event::Timespec::default();
+    let closed = rustix::event::PollFlags::ERR | rustix::event::PollFlags::HUP;
+    rustix::event::poll(&mut polled, Some(&now)).is_ok() && polled[0].revents().intersects(closed)
+}

@@ -1,1 +1,32 @@
-//! server
+//! What clients talk to: [`connection`] reads one client's messages, [`dispatch`]
+//! sends each where it belongs, [`initialize`], [`sessions`] and
+//! [`authenticate`] answer ACP's methods, [`extension`] our own.
+
+pub mod connection;
+pub mod dispatch;
+pub mod initialize;
+pub mod sessions;
+pub mod authenticate;
+pub mod extension;
+
+use std::sync::Arc;
+
+use jsonrpsee_core::server::RpcModule;
+
+use crate::session::Host;
+
+pub use connection::{Ending, serve};
+
+/// Serves any number of clients from one [`Host`].
+pub struct Server {
+    pub host: Arc<Host>,
+    /// The `_acpbox/*` methods, the same for every transport.
+    pub extension: RpcModule<Arc<Host>>,
+}
+
+impl Server {
+    pub fn new(host: Arc<Host>) -> Arc<Server> {
+        let extension = extension::module(Arc::clone(&host));
+        Arc::new(Server { host, extension })
+    }
+}

@@ -41,7 +41,12 @@ impl Live {
             edits.replace(theirs, id.to_string());
         }
         let line = edits.apply();
-        state.record(batch, Direction::Agent, method.to_owned().into(), line.as_str());
+        state.record(
+            batch,
+            Direction::Agent,
+            method.to_owned().into(),
+            line.as_str(),
+        );
         if method.starts_with("terminal/") && is_terminal(method) {
             batch.after.push(After::Terminal {
                 id: id.into(),
@@ -50,7 +55,12 @@ impl Live {
             });
             return;
         }
-        let asked = match state.clients.iter().find(|client| !client.gone.is_cancelled()).cloned() {
+        let asked = match state
+            .clients
+            .iter()
+            .find(|client| !client.gone.is_cancelled())
+            .cloned()
+        {
             None => Err(None),
             Some(client) => match self.check_file(&client, method, params) {
                 Ok(()) => Ok(client),
@@ -60,7 +70,13 @@ impl Live {
         match asked {
             Ok(client) => self.ask(state, batch, &client, &line, id, method),
             Err(Some(failure)) => self.refuse_agent(state, batch, id, method, &failure),
-            Err(None) => self.fail_closed(state, batch, id, method, "no client is attached to the session"),
+            Err(None) => self.fail_closed(
+                state,
+                batch,
+                id,
+                method,
+                "no client is attached to the session",
+            ),
         }
     }
 
@@ -86,7 +102,9 @@ impl Live {
             return;
         };
         let number = number.to_string();
-        let outward = match message::Message::parse(line.as_bytes(), usize::MAX / 4).map(|parsed| parsed.body) {
+        let outward = match message::Message::parse(line.as_bytes(), usize::MAX / 4)
+            .map(|parsed| parsed.body)
+        {
             Ok(message::Body::Request { id, .. }) => {
                 let mut edits = Edits::of(line);
                 edits.replace(id, number);
@@ -98,7 +116,12 @@ impl Live {
     }
 
     /// `fs/*` only where the client offered it, and only within the session's roots.
-    fn check_file(&self, client: &Client, method: &str, params: Option<&str>) -> Result<(), Failure> {
+    fn check_file(
+        &self,
+        client: &Client,
+        method: &str,
+        params: Option<&str>,
+    ) -> Result<(), Failure> {
         let access = match method {
             methods::FS_READ => Access::Read,
             methods::FS_WRITE => Access::Write,
@@ -110,24 +133,41 @@ impl Live {
             Access::Write => offer.write_text_file,
         };
         if !is_offered {
-            let what = format!("Method not found: the client does not offer `{method}`; use the files in the VM");
+            let what = format!(
+                "Method not found: the client does not offer `{method}`; use the files in the VM"
+            );
             return Err(Failure::new(Phase::Request, METHOD_NOT_FOUND, what));
         }
         let params = params.unwrap_or("{}");
         let Some(path) = splice::member(params, "path").and_then(message::string) else {
-            return Err(Failure::invalid_params(format!("`{method}` needs `path`, a string")));
+            return Err(Failure::invalid_params(format!(
+                "`{method}` needs `path`, a string"
+            )));
         };
         for field in ["line", "limit"] {
-            let Some(raw) = splice::member(params, field) else { continue };
+            let Some(raw) = splice::member(params, field) else {
+                continue;
+            };
             if raw != "null" && raw.parse::<u32>().is_err() {
-                return Err(Failure::invalid_params(format!("`{field}` must be a whole number from 0 to 4294967295, not {raw}")));
+                return Err(Failure::invalid_params(format!(
+                    "`{field}` must be a whole number from 0 to 4294967295, not {raw}"
+                )));
             }
         }
-        self.roots().check(&path, access).map_err(Failure::invalid_params)
+        self.roots()
+            .check(&path, access)
+            .map_err(Failure::invalid_params)
     }
 
     /// Answers for a client that is not there: never with consent.
-    fn fail_closed(&self, state: &mut State, batch: &mut Batch, id: &str, method: &str, reason: &str) {
+    fn fail_closed(
+        &self,
+        state: &mut State,
+        batch: &mut Batch,
+        id: &str,
+        method: &str,
+        reason: &str,
+    ) {
         let params = PermissionDenied {
             session_id: self.id.to_string(),
             method: method.to_owned(),
@@ -138,19 +178,39 @@ impl Live {
             methods::REQUEST_PERMISSION => r#"{"outcome":{"outcome":"cancelled"}}"#,
             methods::ELICITATION_CREATE => r#"{"action":"cancel"}"#,
             _ => {
-                let failure = Failure::internal(Phase::Request, format!("`{method}` cannot be answered: {reason}"));
+                let failure = Failure::internal(
+                    Phase::Request,
+                    format!("`{method}` cannot be answered: {reason}"),
+                );
                 self.refuse_agent(state, batch, id, method, &failure);
                 return;
             }
         };
         let line = message::result(id, result);
-        state.record(batch, Direction::Acpbox, response_kind(method, false), line.as_str());
+        state.record(
+            batch,
+            Direction::Acpbox,
+            response_kind(method, false),
+            line.as_str(),
+        );
         let _ = self.agent.outbox.try_send(&line);
     }
 
-    fn refuse_agent(&self, state: &mut State, batch: &mut Batch, id: &str, method: &str, failure: &Failure) {
+    fn refuse_agent(
+        &self,
+        state: &mut State,
+        batch: &mut Batch,
+        id: &str,
+        method: &str,
+        failure: &Failure,
+    ) {
         let line = message::error(id, &failure.to_error_object());
-        state.record(batch, Direction::Acpbox, response_kind(method, true), line.as_str());
+        state.record(
+            batch,
+            Direction::Acpbox,
+            response_kind(method, true),
+            line.as_str(),
+        );
         if let Err(error) = self.agent.outbox.try_send(&line) {
             tracing::warn!(%error, method, "a refusal did not reach the agent");
         }
@@ -166,8 +226,16 @@ impl Live {
                 &*request.id == theirs && request.session.as_ptr() == std::ptr::from_ref(self)
             });
             let Some(number) = found else { continue };
-            let line = message::notification(methods::CANCEL_REQUEST, &format!("{{\"requestId\":{number}}}"));
-            state.record(batch, Direction::Agent, methods::CANCEL_REQUEST.into(), line.as_str());
+            let line = message::notification(
+                methods::CANCEL_REQUEST,
+                &format!("{{\"requestId\":{number}}}"),
+            );
+            state.record(
+                batch,
+                Direction::Agent,
+                methods::CANCEL_REQUEST.into(),
+                line.as_str(),
+            );
             batch.send(client, &[&line]);
         }
     }
@@ -177,12 +245,16 @@ impl Live {
         loop {
             let number = {
                 let mut pending = client.pending();
-                let found = pending.find(|request| request.session.as_ptr() == std::ptr::from_ref(self));
+                let found =
+                    pending.find(|request| request.session.as_ptr() == std::ptr::from_ref(self));
                 let Some(number) = found else { return };
                 pending.remove(number);
                 number
             };
-            let line = message::notification(methods::CANCEL_REQUEST, &format!("{{\"requestId\":{number}}}"));
+            let line = message::notification(
+                methods::CANCEL_REQUEST,
+                &format!("{{\"requestId\":{number}}}"),
+            );
             batch.send(client, &[&line]);
         }
     }
@@ -193,11 +265,14 @@ impl Live {
         loop {
             let request = {
                 let mut pending = client.pending();
-                let found = pending.find(|request| request.session.as_ptr() == std::ptr::from_ref(self));
+                let found =
+                    pending.find(|request| request.session.as_ptr() == std::ptr::from_ref(self));
                 found.and_then(|number| pending.remove(number))
             };
             let Some(request) = request else { return };
-            let denied = self.note(|state, batch| self.fail_closed(state, batch, &request.id, &request.method, reason));
+            let denied = self.note(|state, batch| {
+                self.fail_closed(state, batch, &request.id, &request.method, reason)
+            });
             if let Err(failure) = denied.await {
                 tracing::warn!(%failure, "a denial could not be recorded");
             }

@@ -80,7 +80,8 @@ impl Client {
     /// Takes the parked agent if it is of that name and in that VM.
     pub fn unpark(&self, agent: &str, vm: &str) -> Option<Arc<Live>> {
         let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
-        parked.take_if(|live| live.is_over() || (live.agent_name == agent && live.vm_name == vm))
+        parked
+            .take_if(|live| live.is_over() || (live.agent_name == agent && live.vm_name == vm))
             .filter(|live| !live.is_over())
     }
 
@@ -93,7 +94,9 @@ impl Client {
 impl Offer {
     /// Reads `initialize`'s `clientCapabilities` and `clientInfo`, raw.
     pub fn parse(capabilities: Option<&str>, info: Option<&str>) -> Offer {
-        let raw = capabilities.filter(|raw| raw.starts_with('{')).unwrap_or("{}");
+        let raw = capabilities
+            .filter(|raw| raw.starts_with('{'))
+            .unwrap_or("{}");
         let typed: ClientCapabilities = serde_json::from_str(raw).unwrap_or_default();
         let options = typed.meta.as_ref().and_then(|meta| meta.get("acpbox"));
         let options = options.and_then(|ours| serde_json::from_value(ours.clone()).ok());

@@ -1,6 +1,6 @@
 //! `session/new`: a VM, an agent in it, and the first lines of a transcript.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,13 +18,14 @@ use crate::acp::extension::{SessionMeta, SessionOptions};
 use crate::acp::failure::AUTH_REQUIRED;
 use crate::acp::methods::{self, response_kind};
 use crate::acp::{Failure, Phase};
-use crate::agent::instructions::Delivery;
+use crate::agent::catalog::{Agent, LocateError, Located};
+use crate::agent::instructions::{Facts, Instructions, add_to_session_params, session_folder};
 use crate::agent::process::AgentProcess;
 use crate::config::VmPlan;
 use crate::rpc::splice::{self, Edits};
 use crate::rpc::{Pending, message};
 use crate::store::{Direction, SessionRow};
-use crate::vm::{Io, ProcessSpec};
+use crate::vm::{Io, Mount, ProcessSpec};
 
 /// What a client asks for with `session/new`, `session/load` or `session/resume`.
 #[derive(Debug)]
@@ -40,9 +41,7 @@ pub struct Asked {
 pub struct Start<'a> {
     pub row: SessionRow,
     pub plan: &'a VmPlan,
-    /// From the client, over what the catalogue gives.
-    pub env: BTreeMap<String, String>,
-    pub delivery: Delivery,
+    pub asked: &'a Asked,
     pub offer: Arc<Offer>,
     pub next_seq: i64,
     /// Whether the session is in the database and known to clients.
@@ -69,11 +68,21 @@ impl Asked {
     pub fn parse(params: Option<&str>) -> Result<Asked, Failure> {
         let params = params.unwrap_or("null");
         let Some(members) = splice::members(params) else {
-            return Err(Failure::invalid_params("`params` must be an object with `cwd` and `mcpServers`"));
+            return Err(Failure::invalid_params(
+                "`params` must be an object with `cwd` and `mcpServers`",
+            ));
         };
-        let value = |key: &str| members.iter().rev().find(|member| member.key == key).map(|member| member.value);
+        let value = |key: &str| {
+            members
+                .iter()
+                .rev()
+                .find(|member| member.key == key)
+                .map(|member| member.value)
+        };
         let Some(cwd) = value("cwd").and_then(message::string) else {
-            return Err(Failure::invalid_params("`cwd` is missing: the absolute path of the working folder, a string"));
+            return Err(Failure::invalid_params(
+                "`cwd` is missing: the absolute path of the working folder, a string",
+            ));
         };
         // ACP asks for an absolute path; some clients send a relative one and mean their own folder.
         let cwd = std::path::absolute(&*cwd)
@@ -85,7 +94,9 @@ impl Asked {
         let additional_directories = match value("additionalDirectories") {
             None | Some("null") => Vec::new(),
             Some(raw) => serde_json::from_str(raw).map_err(|_| {
-                Failure::invalid_params("`additionalDirectories` must be an array of absolute paths")
+                Failure::invalid_params(
+                    "`additionalDirectories` must be an array of absolute paths",
+                )
             })?,
         };
         let options = match value("_meta").and_then(|meta| splice::member(meta, "acpbox")) {
@@ -99,6 +110,11 @@ impl Asked {
             mcp_servers: mcp_servers.into(),
             options,
         })
+    }
+
+    /// Whether any running agent would do.
+    fn is_plain(&self) -> bool {
+        self.options.env.is_empty() && self.options.additional_instructions.is_none()
     }
 
     /// What is stored of it: everything but the values of variables and headers.
@@ -126,25 +142,15 @@ impl Host {
     ) -> Result<(), Refusal> {
         let asked = Asked::parse(params)?;
         let plan = self.plan(&asked, None)?;
-        let agent = asked.options.agent.clone().unwrap_or_else(|| self.config.default_agent.clone());
         let session = Uuid::now_v7().to_string();
         let slot = self.registry.slot(&session);
         let mut slot = slot.lock().await;
-        let row = SessionRow {
-            id: session.clone(),
-            agent,
-            vm: plan.spec.name.clone(),
-            agent_session: None,
-            cwd: asked.cwd.clone(),
-            title: None,
-            created: now(),
-            updated: now(),
-            state: "open".into(),
-            options: asked.stored(),
-        };
-        let delivery = self.instructions(&row.agent, &session, &plan, &asked)?;
-        let meta = delivery.meta.clone();
-        let live = match client.unpark(&row.agent, &row.vm).filter(|_| asked.options.env.is_empty()) {
+        let row = self.row(&session, &asked, &plan);
+        let live = match asked
+            .is_plain()
+            .then(|| client.unpark(&row.agent, &row.vm))
+            .flatten()
+        {
             // It asked for authentication before; its id was never announced.
             Some(parked) => parked,
             None => {
@@ -152,8 +158,7 @@ impl Host {
                     lease: Some(self.registry.lease(&session)?),
                     row,
                     plan: &plan,
-                    env: asked.options.env.clone(),
-                    delivery,
+                    asked: &asked,
                     offer: client.offer(),
                     next_seq: 1,
                     is_stored: false,
@@ -163,7 +168,9 @@ impl Host {
         };
         live.set_roots(self.roots(&plan, &asked));
         live.attach(client);
-        let outcome = self.begin(&live, client, &asked, &plan, meta, text, id, params).await;
+        let outcome = self
+            .begin(&live, client, &asked, &plan, text, id, params)
+            .await;
         match outcome {
             Ok(()) => {
                 if *live.id == *session {
@@ -187,6 +194,52 @@ impl Host {
         }
     }
 
+    /// Starts the default agent without a session, for methods that concern the agent.
+    pub async fn start_without_session(
+        self: &Arc<Host>,
+        client: &Arc<Client>,
+        cwd: PathBuf,
+    ) -> Result<Arc<Live>, Failure> {
+        let asked = Asked {
+            cwd,
+            additional_directories: Vec::new(),
+            mcp_servers: "[]".into(),
+            options: SessionOptions::default(),
+        };
+        let plan = self.plan(&asked, None)?;
+        let session = Uuid::now_v7().to_string();
+        let row = self.row(&session, &asked, &plan);
+        self.start_agent(Start {
+            lease: Some(self.registry.lease(&session)?),
+            row,
+            plan: &plan,
+            asked: &asked,
+            offer: client.offer(),
+            next_seq: 1,
+            is_stored: false,
+        })
+        .await
+    }
+
+    fn row(&self, session: &str, asked: &Asked, plan: &VmPlan) -> SessionRow {
+        SessionRow {
+            id: session.to_owned(),
+            agent: asked
+                .options
+                .agent
+                .clone()
+                .unwrap_or_else(|| self.config.default_agent.clone()),
+            vm: plan.spec.name.clone(),
+            agent_session: None,
+            cwd: asked.cwd.clone(),
+            title: None,
+            created: now(),
+            updated: now(),
+            state: "open".into(),
+            options: asked.stored(),
+        }
+    }
+
     /// Asks the agent for its session, stores ours, and announces it.
     #[expect(clippy::too_many_arguments, reason = "the parts of one request")]
     async fn begin(
@@ -195,24 +248,36 @@ impl Host {
         client: &Arc<Client>,
         asked: &Asked,
         plan: &VmPlan,
-        meta: Option<Value>,
         text: &str,
         id: &str,
         params: Option<&str>,
     ) -> Result<(), Refusal> {
         live.note(|state, batch| {
-            state.record(batch, Direction::Client, methods::SESSION_NEW.into(), redacted_line(text));
+            state.record(
+                batch,
+                Direction::Client,
+                methods::SESSION_NEW.into(),
+                redacted_line(text),
+            );
         })
         .await?;
-        let south = agent_params(params.unwrap_or("{}"), plan, meta);
+        let south = agent_params(params.unwrap_or("{}"), plan, live.meta.as_ref());
         let patience = live.bounds.session_timeout;
-        let result = live.request(methods::SESSION_NEW, &south, patience).await.map_err(|error| match error {
-            OwnError::Agent(raw) => Refusal::Agent(with_context(&raw, live)),
-            OwnError::Failed(failure) => Refusal::Failed(failure),
-        })?;
+        let result = live
+            .request(methods::SESSION_NEW, &south, patience)
+            .await
+            .map_err(|error| match error {
+                OwnError::Agent(raw) => Refusal::Agent(with_context(&raw, live)),
+                OwnError::Failed(failure) => Refusal::Failed(failure),
+            })?;
         let Some(theirs) = splice::member(&result, "sessionId").and_then(message::string) else {
-            let what = format!("the agent `{}` answered session/new without a `sessionId`", live.agent_name);
-            return Err(Failure::internal(Phase::Session, what).stderr(live.agent.last_words()).into());
+            let what = format!(
+                "the agent `{}` answered session/new without a `sessionId`",
+                live.agent_name
+            );
+            return Err(Failure::internal(Phase::Session, what)
+                .stderr(live.agent.last_words())
+                .into());
         };
         let row = {
             let mut state = live.state();
@@ -221,7 +286,10 @@ impl Host {
             state.row.options = asked.stored();
             state.row.clone()
         };
-        self.store.create_session(&row).await.map_err(Failure::from)?;
+        self.store
+            .create_session(&row)
+            .await
+            .map_err(Failure::from)?;
         let warnings = live.vm.warnings();
         live.transact(|state, batch| {
             let early = std::mem::take(&mut state.early);
@@ -236,7 +304,12 @@ impl Host {
             };
             let shown = announced(&result, &state.public_id(), &meta);
             let line = message::result(id, &shown);
-            state.record(batch, Direction::Agent, response_kind(methods::SESSION_NEW, false), line.as_str());
+            state.record(
+                batch,
+                Direction::Agent,
+                response_kind(methods::SESSION_NEW, false),
+                line.as_str(),
+            );
             batch.durable = true;
             batch.send(client, &[&line]);
             state.is_announced = true;
@@ -252,8 +325,31 @@ impl Host {
     pub(super) fn plan(&self, asked: &Asked, vm: Option<&str>) -> Result<VmPlan, Failure> {
         let vm = vm.or(asked.options.vm.as_deref());
         self.config
-            .vm_for(vm, &asked.cwd, &asked.additional_directories, &self.environment)
+            .vm_for(
+                vm,
+                &asked.cwd,
+                &asked.additional_directories,
+                &self.environment,
+            )
             .map_err(|error| Failure::invalid_params(error.to_string()))
+    }
+
+    /// Boots a VM that sessions have used before.
+    pub async fn wake(&self, row: &crate::store::VmRow) -> Result<(), Failure> {
+        let Some(workspace) = row.workspaces.first() else {
+            let what = format!("VM `{}` has no workspace", row.name);
+            return Err(Failure::internal(Phase::Boot, what));
+        };
+        let asked = Asked {
+            cwd: workspace.clone(),
+            additional_directories: row.workspaces[1..].to_vec(),
+            mcp_servers: "[]".into(),
+            options: SessionOptions::default(),
+        };
+        let plan = self.plan(&asked, Some(&row.name))?;
+        let mounts = self.agent_mounts(&plan, None);
+        self.vms.get(&plan, mounts, || true).await?;
+        Ok(())
     }
 
     /// The session's folders, as the client and as the VM name them.
@@ -266,42 +362,84 @@ impl Host {
     }
 
     /// Boots the VM if need be, starts the agent in it and initializes it.
-    pub(super) async fn start_agent(self: &Arc<Host>, start: Start<'_>) -> Result<Arc<Live>, Failure> {
-        let Start { row, plan, env, delivery, offer, next_seq, is_stored, lease } = start;
+    pub(super) async fn start_agent(
+        self: &Arc<Host>,
+        start: Start<'_>,
+    ) -> Result<Arc<Live>, Failure> {
+        let Start {
+            row,
+            plan,
+            asked,
+            offer,
+            next_seq,
+            is_stored,
+            lease,
+        } = start;
         let agent = self
             .catalog
-            .get(&row.agent)
+            .get(&row.agent, &self.config)
             .map_err(|error| Failure::invalid_params(format!("`_meta.acpbox.agent`: {error}")))?;
-        let located = agent
-            .locate(&self.environment)
+        let located = self
+            .locate(agent, plan)
             .map_err(|error| Failure::internal(Phase::Spawn, error.to_string()))?;
-        let mounts = if plan.driver == "host" { Vec::new() } else { self.catalog.mounts(&self.environment, &located) };
+        let mounts = if plan.driver == "host" {
+            Vec::new()
+        } else {
+            self.agent_mounts(plan, Some(&located))
+        };
         let running = self
             .vms
-            .get(plan, mounts, || !self.registry.in_vm(&plan.spec.name).is_empty())
+            .get(plan, mounts, || {
+                !self.registry.in_vm(&plan.spec.name).is_empty()
+            })
             .await?;
-        let mut environment = agent.environment(&self.environment, &plan.guest, &located);
-        let base_environment = agent.base_environment(&self.environment, &plan.guest, &located);
-        environment.extend(delivery.env);
-        environment.extend(env);
-        let mut args = located.args.clone();
-        args.extend(delivery.args);
-        let spec = ProcessSpec {
+        let environment = agent.environment(&self.environment, &located, &plan.guest);
+        let mut without_secrets = agent.clone();
+        without_secrets.env.clear();
+        without_secrets.pass_env.clear();
+        let base_environment =
+            without_secrets.environment(&self.environment, &located, &plan.guest);
+        let facts = Facts {
+            vm: &plan.spec.name,
+            driver: &plan.driver,
+            workspaces: &plan.spec.workspaces,
+            home: &plan.guest.home,
+            network: plan.spec.network,
+            protected: &plan.spec.protected,
+        };
+        let facts = (!asked.options.skip_os_instructions).then_some(&facts);
+        let additional = asked.options.additional_instructions.as_deref();
+        let delivery = Instructions::new(facts, additional).deliver(
+            &agent.channel,
+            &session_folder(&row.id),
+            &plan.guest.home,
+            &environment,
+        );
+        let mut spec = ProcessSpec {
             command: located.command.to_string_lossy().into_owned(),
-            args,
+            args: located.args.clone(),
             env: environment,
             cwd: plan.cwd.clone(),
-            files: delivery.files,
+            files: Vec::new(),
             io: Io::Pipes,
         };
+        delivery.apply(&mut spec);
+        spec.env.extend(asked.options.env.clone());
         let spawned = async {
             let process = running.vm.spawn(spec).await?;
-            AgentProcess::connect(process, self.config.limits.line_bytes)
-                .map_err(|error| crate::vm::SpawnError::Failed { command: row.agent.clone(), detail: error.to_string() })
+            AgentProcess::connect(process, self.config.limits.line_bytes).map_err(|error| {
+                crate::vm::SpawnError::Failed {
+                    command: row.agent.clone(),
+                    detail: error.to_string(),
+                }
+            })
         };
         let (process, output) = spawned.await.map_err(|error| {
-            Failure::internal(Phase::Spawn, format!("the agent `{}` did not start: {error}", row.agent))
-                .hint("`acpbox doctor` checks what agents need")
+            Failure::internal(
+                Phase::Spawn,
+                format!("the agent `{}` did not start: {error}", row.agent),
+            )
+            .hint("`acpbox doctor` checks what agents need")
         })?;
         let bounds = Bounds::from(&self.config.limits);
         let session: Arc<str> = row.id.as_str().into();
@@ -328,6 +466,7 @@ impl Host {
             store: self.store.clone(),
             bounds,
             base_environment,
+            meta: delivery.meta,
             lease,
         }));
         tokio::spawn(Arc::clone(&live).run(output));
@@ -342,19 +481,31 @@ impl Host {
 
     async fn initialize(&self, live: &Arc<Live>, offer: &Offer) -> Result<(), Failure> {
         let patience = live.bounds.initialize_timeout;
-        let result = match live.request(methods::INITIALIZE, &initialize_params(offer), patience).await {
+        let result = match live
+            .request(methods::INITIALIZE, &initialize_params(offer), patience)
+            .await
+        {
             Ok(result) => result,
             Err(OwnError::Failed(failure)) => return Err(failure),
             Err(OwnError::Agent(raw)) => {
-                let what = format!("the agent `{}` refused to initialize: {raw}", live.agent_name);
-                return Err(Failure::internal(Phase::Initialize, what).stderr(live.agent.last_words()));
+                let what = format!(
+                    "the agent `{}` refused to initialize: {raw}",
+                    live.agent_name
+                );
+                return Err(
+                    Failure::internal(Phase::Initialize, what).stderr(live.agent.last_words())
+                );
             }
         };
         // Some agents echo whatever they are sent; one that answers otherwise does not speak it.
         let version = splice::member(&result, "protocolVersion").unwrap_or("1");
         if version != "1" {
-            let what = format!("the agent `{}` speaks ACP version {version}, acpbox version 1", live.agent_name);
-            return Err(Failure::internal(Phase::Initialize, what).hint("use a version of the agent that speaks ACP 1"));
+            let what = format!(
+                "the agent `{}` speaks ACP version {version}, acpbox version 1",
+                live.agent_name
+            );
+            return Err(Failure::internal(Phase::Initialize, what)
+                .hint("use a version of the agent that speaks ACP 1"));
         }
         live.set_initialized(&result);
         let key = capabilities_key(&live.agent_name);
@@ -366,20 +517,28 @@ impl Host {
         Ok(())
     }
 
-    /// The base instructions and the client's, as the agent takes them.
-    pub(super) fn instructions(
-        &self,
-        agent: &str,
-        session: &str,
-        plan: &VmPlan,
-        asked: &Asked,
-    ) -> Result<Delivery, Failure> {
-        let agent = self
+    /// Finds an agent's program as a VM of that plan will see it.
+    pub fn locate(&self, agent: &Agent, plan: &VmPlan) -> Result<Located, LocateError> {
+        let own = self.vms.executable_in_guest(&plan.driver);
+        agent.locate(&self.environment, &plan.spec.root, &own)
+    }
+
+    /// The installation folders of every agent that can be found, since mounts
+    /// are fixed when a VM boots and sessions of other agents may follow.
+    fn agent_mounts(&self, plan: &VmPlan, located: Option<&Located>) -> Vec<Mount> {
+        let others = self
             .catalog
-            .get(agent)
-            .map_err(|error| Failure::invalid_params(format!("`_meta.acpbox.agent`: {error}")))?;
-        let additional = asked.options.additional_instructions.as_deref();
-        Ok(agent.deliver(plan, session, asked.options.skip_os_instructions, additional))
+            .list()
+            .filter_map(|agent| self.locate(agent, plan).ok());
+        let mut mounts = located
+            .map(|located| located.mounts.clone())
+            .unwrap_or_default();
+        for mount in others.flat_map(|other| other.mounts) {
+            if !mounts.contains(&mount) {
+                mounts.push(mount);
+            }
+        }
+        mounts
     }
 }
 
@@ -390,10 +549,16 @@ pub fn capabilities_key(agent: &str) -> String {
 
 /// The agent's view of `session/new`, `load` and `resume`: our options taken
 /// out, its own put in, paths as the VM has them.
-pub(super) fn agent_params(params: &str, plan: &VmPlan, meta: Option<Value>) -> String {
+pub(super) fn agent_params(params: &str, plan: &VmPlan, meta: Option<&Value>) -> String {
     let mut edits = Edits::of(params);
     let members = splice::members(params).unwrap_or_default();
-    let value = |key: &str| members.iter().rev().find(|member| member.key == key).map(|member| member.value);
+    let value = |key: &str| {
+        members
+            .iter()
+            .rev()
+            .find(|member| member.key == key)
+            .map(|member| member.value)
+    };
     let path = |path: &Path| Value::from(path.to_string_lossy()).to_string();
     match value("cwd") {
         Some(raw) if message::string(raw).is_some_and(|raw| Path::new(&*raw) == plan.cwd) => {}
@@ -407,53 +572,42 @@ pub(super) fn agent_params(params: &str, plan: &VmPlan, meta: Option<Value>) -> 
     if value("mcpServers").is_none() {
         edits.set(params, "mcpServers", "[]");
     }
-    match value("_meta").filter(|theirs| theirs.starts_with('{')) {
-        Some(theirs) => {
-            let mut kept = Edits::of(theirs);
-            kept.remove(theirs, "acpbox");
-            let kept = kept.apply();
-            let merged = match meta {
-                Some(Value::Object(ours)) => merge_meta(&kept, ours),
-                _ => kept,
-            };
-            edits.replace(theirs, merged);
-        }
-        None => {
-            if let Some(meta) = meta {
-                edits.set(params, "_meta", meta.to_string());
-            }
-        }
+    // Only what acpbox itself changes is decoded and written anew.
+    let mut changed = serde_json::Map::new();
+    if let Some(theirs) = value("_meta").filter(|theirs| theirs.starts_with('{')) {
+        let mut kept = Edits::of(theirs);
+        kept.remove(theirs, "acpbox");
+        let kept = kept.apply();
+        let Some(meta) = meta else {
+            edits.replace(theirs, kept);
+            return edits.apply();
+        };
+        changed.insert(
+            "_meta".into(),
+            serde_json::from_str(&kept).unwrap_or_default(),
+        );
+        with_instructions(&mut edits, params, changed, meta);
+    } else if let Some(meta) = meta {
+        with_instructions(&mut edits, params, changed, meta);
     }
     edits.apply()
 }
 
-/// Adds our members to the client's `_meta`. Where both have one, texts are
-/// joined; else the client's stays.
-fn merge_meta(theirs: &str, ours: serde_json::Map<String, Value>) -> String {
-    let mut text = theirs.to_owned();
-    for (key, value) in ours {
-        let existing = splice::member(&text, &key).and_then(|raw| serde_json::from_str::<Value>(raw).ok());
-        let joined = match (existing, value) {
-            (None, ours) => ours,
-            (Some(Value::Object(mut theirs)), Value::Object(ours)) => {
-                for (name, value) in ours {
-                    match (theirs.get_mut(&name), value) {
-                        (Some(Value::String(text)), Value::String(more)) => *text = format!("{more}\n\n{text}"),
-                        (Some(_), _) => {}
-                        (None, value) => {
-                            theirs.insert(name, value);
-                        }
-                    }
-                }
-                Value::Object(theirs)
-            }
-            (Some(theirs), _) => theirs,
-        };
-        let mut edits = Edits::of(&text);
-        edits.set(&text, &key, joined.to_string());
-        text = edits.apply();
+fn with_instructions<'a>(
+    edits: &mut Edits<'a>,
+    params: &'a str,
+    mut changed: serde_json::Map<String, Value>,
+    meta: &Value,
+) {
+    if let Some(prompt) =
+        splice::member(params, "systemPrompt").and_then(|raw| serde_json::from_str(raw).ok())
+    {
+        changed.insert("systemPrompt".into(), prompt);
     }
-    text
+    add_to_session_params(&mut changed, meta);
+    for (key, value) in &changed {
+        edits.set(params, key, value.to_string());
+    }
 }
 
 /// The capabilities of the client, less what the VM's border does not allow.
@@ -483,12 +637,20 @@ pub fn own_info() -> Value {
 
 /// A result with the public id and our `_meta`.
 pub(super) fn announced(result: &str, public: &str, meta: &SessionMeta) -> String {
-    let result = if result.trim_start().starts_with('{') { result } else { "{}" };
+    let result = if result.trim_start().starts_with('{') {
+        result
+    } else {
+        "{}"
+    };
     let mut edits = Edits::of(result);
     if let Some(theirs) = splice::member(result, "sessionId") {
         edits.replace(theirs, public.to_owned());
     }
-    set_meta(&mut edits, result, serde_json::to_string(meta).unwrap_or_else(|_| "{}".into()));
+    set_meta(
+        &mut edits,
+        result,
+        serde_json::to_string(meta).unwrap_or_else(|_| "{}".into()),
+    );
     edits.apply()
 }
 
@@ -505,7 +667,11 @@ pub(super) fn with_context(raw: &str, live: &Live) -> Box<str> {
         hint: None,
     };
     let mut edits = Edits::of(raw);
-    edits.set(raw, "data", serde_json::to_string(&data).unwrap_or_else(|_| "null".into()));
+    edits.set(
+        raw,
+        "data",
+        serde_json::to_string(&data).unwrap_or_else(|_| "null".into()),
+    );
     edits.apply().into()
 }
 
@@ -538,7 +704,12 @@ pub(super) fn redacted_line(text: &str) -> String {
 fn redacted(mut servers: Value) -> Value {
     for server in servers.as_array_mut().into_iter().flatten() {
         for list in ["env", "headers"] {
-            for entry in server.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            for entry in server
+                .get_mut(list)
+                .and_then(Value::as_array_mut)
+                .into_iter()
+                .flatten()
+            {
                 if let Some(value) = entry.get_mut("value") {
                     *value = Value::from("***");
                 }
@@ -557,7 +728,10 @@ mod tests {
         let line = r#"{"id":1,"params":{"cwd":"/w","mcpServers":[{"name":"a","env":[{"name":"K","value":"canary1"}],"headers":[{"name":"H","value":"canary2"}]}],"_meta":{"acpbox":{"env":{"S":"canary3","T":"canary4"}},"x":1}}}"#;
         let stored = redacted_line(line);
         assert!(!stored.contains("canary"), "{stored}");
-        assert!(stored.contains(r#""env":{"S":"***","T":"***"}"#), "{stored}");
+        assert!(
+            stored.contains(r#""env":{"S":"***","T":"***"}"#),
+            "{stored}"
+        );
         let asked = Asked::parse(splice::member(line, "params")).unwrap();
         assert!(!asked.stored().contains("canary"));
         assert!(asked.stored().contains("\"S\""), "names are kept");
@@ -567,13 +741,20 @@ mod tests {
     fn wrong_fields_are_named() {
         let check = |params: &str, words: &str| {
             let failure = Asked::parse(Some(params)).unwrap_err();
-            assert!(failure.message.contains(words), "{params}: {}", failure.message);
+            assert!(
+                failure.message.contains(words),
+                "{params}: {}",
+                failure.message
+            );
         };
         check("[]", "`params`");
         check("{}", "`cwd`");
         check(r#"{"cwd":3}"#, "`cwd`");
         check(r#"{"cwd":"/","mcpServers":{}}"#, "`mcpServers`");
-        check(r#"{"cwd":"/","additionalDirectories":[1]}"#, "`additionalDirectories`");
+        check(
+            r#"{"cwd":"/","additionalDirectories":[1]}"#,
+            "`additionalDirectories`",
+        );
         check(r#"{"cwd":"/","_meta":{"acpbox":{"agnt":"x"}}}"#, "agnt");
     }
 }

@@ -50,11 +50,17 @@ impl Live {
                     text: text.into(),
                 };
                 if state.turn.is_none() {
-                    return self.start_turn(state, prompt).err().map(|(_, failure)| failure);
+                    return self
+                        .start_turn(state, prompt)
+                        .err()
+                        .map(|(_, failure)| failure);
                 }
                 if state.queue.len() >= QUEUED_PROMPTS {
                     let what = format!("{QUEUED_PROMPTS} prompts wait in this session already");
-                    return Some(Failure::internal(Phase::Turn, what).hint("wait for a turn to end, or cancel it"));
+                    return Some(
+                        Failure::internal(Phase::Turn, what)
+                            .hint("wait for a turn to end, or cancel it"),
+                    );
                 }
                 state.queue.push_back(prompt);
                 None
@@ -68,12 +74,20 @@ impl Live {
             .transact(|state, batch| state.refuse(batch, client, id, method, &failure))
             .await;
         if answered.is_err() {
-            let _ = client.outbox.send(&message::error(id, &failure.to_error_object())).await;
+            let _ = client
+                .outbox
+                .send(&message::error(id, &failure.to_error_object()))
+                .await;
         }
     }
 
     /// Relays a notification. Cancellation also starts the grace period.
-    pub async fn forward_notification(self: &Arc<Self>, text: &str, method: &str, params: Option<&str>) {
+    pub async fn forward_notification(
+        self: &Arc<Self>,
+        text: &str,
+        method: &str,
+        params: Option<&str>,
+    ) {
         let is_cancel = method == methods::SESSION_CANCEL;
         let noted = self
             .note(|state, batch| {
@@ -106,10 +120,18 @@ impl Live {
     }
 
     /// Relays a response to a request of the agent's.
-    pub async fn forward_response(&self, text: &str, id: &str, agent_id: &str, method: &str, is_error: bool) {
+    pub async fn forward_response(
+        &self,
+        text: &str,
+        id: &str,
+        agent_id: &str,
+        method: &str,
+        is_error: bool,
+    ) {
         let mut edits = Edits::of(text);
         edits.replace(id, agent_id);
-        self.answer_agent(method, &edits.apply(), Direction::Client, is_error).await;
+        self.answer_agent(method, &edits.apply(), Direction::Client, is_error)
+            .await;
     }
 
     /// Passes on that a client no longer waits for a request of its own.
@@ -119,9 +141,17 @@ impl Live {
                 if Arc::ptr_eq(theirs, client) && &**id == raw_id)
         });
         let Some(request) = found else { return false };
-        let line = message::notification(methods::CANCEL_REQUEST, &format!("{{\"requestId\":{request}}}"));
+        let line = message::notification(
+            methods::CANCEL_REQUEST,
+            &format!("{{\"requestId\":{request}}}"),
+        );
         let noted = self.note(|state, batch| {
-            state.record(batch, Direction::Client, methods::CANCEL_REQUEST.into(), line.as_str());
+            state.record(
+                batch,
+                Direction::Client,
+                methods::CANCEL_REQUEST.into(),
+                line.as_str(),
+            );
         });
         if noted.await.is_ok() {
             let _ = self.agent.outbox.try_send(&line);
@@ -133,10 +163,16 @@ impl Live {
     async fn end_cancelled_turn(self: &Arc<Self>, request: u64) {
         let ended = self
             .transact(|state, batch| {
-                if state.turn.as_ref().is_none_or(|turn| turn.request != request) {
+                if state
+                    .turn
+                    .as_ref()
+                    .is_none_or(|turn| turn.request != request)
+                {
                     return;
                 }
-                let Some(waiting) = state.pending.get_mut(request) else { return };
+                let Some(waiting) = state.pending.get_mut(request) else {
+                    return;
+                };
                 let abandoned = Waiting::Abandoned {
                     method: methods::SESSION_PROMPT.into(),
                 };
@@ -150,8 +186,11 @@ impl Live {
                 state.record_own(batch, methods::TURN_END, &params);
                 if let Waiting::Client { id, .. } = &waiting {
                     let line = message::result(id, "{\"stopReason\":\"cancelled\"}");
-                    if let Ok(Message { text, body: Body::Response { id, outcome }, .. }) =
-                        Message::parse(line.as_bytes(), self.bounds.depth)
+                    if let Ok(Message {
+                        text,
+                        body: Body::Response { id, outcome },
+                        ..
+                    }) = Message::parse(line.as_bytes(), self.bounds.depth)
                     {
                         state.answer(batch, waiting, text, id, outcome);
                     }
@@ -187,20 +226,35 @@ impl Live {
     /// Starts the prompt that waits longest, once no turn runs.
     pub(super) fn next_prompt(&self, state: &mut State, batch: &mut Batch) {
         while state.turn.is_none() && state.ended.is_none() {
-            let Some(prompt) = state.queue.pop_front() else { return };
+            let Some(prompt) = state.queue.pop_front() else {
+                return;
+            };
             if let Err((prompt, failure)) = self.start_turn(state, prompt) {
-                state.refuse(batch, &prompt.client, &prompt.id, methods::SESSION_PROMPT, &failure);
+                state.refuse(
+                    batch,
+                    &prompt.client,
+                    &prompt.id,
+                    methods::SESSION_PROMPT,
+                    &failure,
+                );
             }
         }
     }
 
-    fn start_turn(&self, state: &mut State, prompt: QueuedPrompt) -> Result<(), (QueuedPrompt, Failure)> {
+    fn start_turn(
+        &self,
+        state: &mut State,
+        prompt: QueuedPrompt,
+    ) -> Result<(), (QueuedPrompt, Failure)> {
         let text = match state.first_prompt.take() {
             Some(preamble) => with_preamble(&prompt.text, &preamble),
             None => prompt.text.to_string(),
         };
         let Ok(parsed) = Message::parse(text.as_bytes(), usize::MAX / 4) else {
-            return Err((prompt, Failure::invalid_params("the prompt could not be read again")));
+            return Err((
+                prompt,
+                Failure::invalid_params("the prompt could not be read again"),
+            ));
         };
         let Body::Request { id, params, .. } = parsed.body else {
             return Err((prompt, Failure::invalid_params("a prompt is a request")));
@@ -232,7 +286,10 @@ impl Live {
         id: &str,
         params: Option<&str>,
     ) -> Result<u64, Failure> {
-        let request = state.pending.insert(waiting).map_err(|_| too_many_pending())?;
+        let request = state
+            .pending
+            .insert(waiting)
+            .map_err(|_| too_many_pending())?;
         let mut edits = self.outward(state, text, params);
         edits.replace(id, request.to_string());
         if let Err(error) = self.agent.outbox.try_send(&edits.apply()) {
@@ -250,8 +307,13 @@ impl Live {
             return edits;
         };
         for member in params.and_then(splice::members).unwrap_or_default() {
-            if member.key == "sessionId" && message::string(member.value).is_some_and(|id| *id == *self.id) {
-                edits.replace(member.value, serde_json::Value::from(own.as_str()).to_string());
+            if member.key == "sessionId"
+                && message::string(member.value).is_some_and(|id| *id == *self.id)
+            {
+                edits.replace(
+                    member.value,
+                    serde_json::Value::from(own.as_str()).to_string(),
+                );
             }
         }
         edits
@@ -264,8 +326,9 @@ fn take_title(state: &mut State, params: Option<&str>) {
         return;
     }
     let blocks = params.and_then(|params| splice::member(params, "prompt"));
-    let blocks: Vec<&serde_json::value::RawValue> =
-        blocks.and_then(|raw| serde_json::from_str(raw).ok()).unwrap_or_default();
+    let blocks: Vec<&serde_json::value::RawValue> = blocks
+        .and_then(|raw| serde_json::from_str(raw).ok())
+        .unwrap_or_default();
     let text = blocks
         .iter()
         .find_map(|block| splice::member(block.get(), "text").and_then(message::string));

@@ -35,6 +35,8 @@ pub struct Live {
     pub(super) terminals: Terminals,
     /// What commands in terminals get: the agent's environment without its secrets.
     pub(super) base_environment: BTreeMap<String, String>,
+    /// Instructions that this agent takes in `_meta` of requests for a session.
+    pub(super) meta: Option<serde_json::Value>,
     /// What the agent answered to `initialize`, raw.
     initialized: Mutex<Arc<str>>,
     roots: Mutex<Arc<Roots>>,
@@ -52,7 +54,10 @@ pub struct Live {
 
 impl std::fmt::Debug for Live {
     fn fmt(&self, formatter: &mut std::fmt::Formatter) -> std::fmt::Result {
-        formatter.debug_struct("Live").field("id", &self.id).finish_non_exhaustive()
+        formatter
+            .debug_struct("Live")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -64,6 +69,7 @@ pub struct Parts {
     pub store: Store,
     pub bounds: Bounds,
     pub base_environment: BTreeMap<String, String>,
+    pub meta: Option<serde_json::Value>,
     pub lease: Option<Lease>,
 }
 
@@ -86,6 +92,7 @@ impl Live {
             over: CancellationToken::new(),
             lease: Mutex::new(parts.lease),
             base_environment: parts.base_environment,
+            meta: parts.meta,
         }
     }
 
@@ -95,11 +102,19 @@ impl Live {
 
     /// What the agent answered to `initialize`, a raw object.
     pub fn initialized(&self) -> Arc<str> {
-        Arc::clone(&self.initialized.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(
+            &self
+                .initialized
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
     }
 
     pub(super) fn set_initialized(&self, raw: &str) {
-        *self.initialized.lock().unwrap_or_else(PoisonError::into_inner) = raw.into();
+        *self
+            .initialized
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = raw.into();
     }
 
     pub(super) fn roots(&self) -> Arc<Roots> {
@@ -122,6 +137,17 @@ impl Live {
 
     pub fn is_in_turn(&self) -> bool {
         self.state().turn.is_some()
+    }
+
+    /// Whether a request of this client's still waits for its answer.
+    pub fn owes(&self, client: &Arc<Client>) -> bool {
+        let state = self.state();
+        let is_theirs = |waiting: &Waiting| matches!(waiting, Waiting::Client { client: theirs, .. } if Arc::ptr_eq(theirs, client));
+        state.pending.find(is_theirs).is_some()
+            || state
+                .queue
+                .iter()
+                .any(|prompt| Arc::ptr_eq(&prompt.client, client))
     }
 
     /// Changes the state; commits what that recorded, then sends what it had to
@@ -241,7 +267,9 @@ impl Live {
     }
 
     pub fn detach(&self, client: &Arc<Client>) {
-        self.state().clients.retain(|known| !Arc::ptr_eq(known, client));
+        self.state()
+            .clients
+            .retain(|known| !Arc::ptr_eq(known, client));
     }
 
     /// Keeps lines for `_acpbox/agent/logs` and sends them to clients that asked for them.
@@ -267,7 +295,10 @@ impl Live {
             }
         }
         let rows = lines.into_iter().map(|text| LogLine { time, stream, text });
-        let kept = self.store.append_log(&self.id, rows.collect(), self.bounds.stderr_bytes).await;
+        let kept = self
+            .store
+            .append_log(&self.id, rows.collect(), self.bounds.stderr_bytes)
+            .await;
         if let Err(error) = kept {
             tracing::debug!(%error, "lines of the agent's log were not kept");
         }
@@ -275,7 +306,10 @@ impl Live {
 
     /// Ends the agent for a reason of acpbox's own, which all who wait will hear.
     pub(super) fn end_with(&self, failure: Failure) {
-        self.cause.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
+        self.cause
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(failure);
         self.agent.control.kill();
     }
 
@@ -285,9 +319,15 @@ impl Live {
             return;
         }
         let failure = Failure::internal(Phase::Turn, "the session was closed");
-        self.cause.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
+        self.cause
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(failure);
         self.agent.control.terminate();
-        if tokio::time::timeout(END_GRACE, self.over.cancelled()).await.is_err() {
+        if tokio::time::timeout(END_GRACE, self.over.cancelled())
+            .await
+            .is_err()
+        {
             self.agent.control.kill();
             // The relay notices the end of a killed process by itself; a lost VM too.
             let _ = tokio::time::timeout(Duration::from_secs(2), self.over.cancelled()).await;
@@ -296,7 +336,12 @@ impl Live {
 
     /// Why nothing more can come from the agent.
     pub(super) fn failure_of_end(&self) -> Failure {
-        if let Some(failure) = self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+        if let Some(failure) = self
+            .cause
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+        {
             return failure.stderr(self.agent.last_words());
         }
         let exit = self.exit();
@@ -309,7 +354,10 @@ impl Live {
         Failure::internal(phase, what)
             .exit(describe(&exit))
             .stderr(self.agent.last_words())
-            .hint(format!("the transcript is kept; see `acpbox logs {}`", self.id))
+            .hint(format!(
+                "the transcript is kept; see `acpbox logs {}`",
+                self.id
+            ))
     }
 
     fn exit(&self) -> Exit {
@@ -322,7 +370,9 @@ impl Live {
     pub(super) async fn finish(&self) {
         let failure = self.failure_of_end();
         let exit = self.exit();
-        let told = self.transact(|state, batch| self.tell_end(state, batch, &failure, &exit)).await;
+        let told = self
+            .transact(|state, batch| self.tell_end(state, batch, &failure, &exit))
+            .await;
         if let Err(store) = told {
             // Nothing can be recorded, but those who wait must still hear of it.
             let mut unrecorded = Batch::default();
@@ -381,7 +431,13 @@ impl Live {
             }
         }
         while let Some(prompt) = state.queue.pop_front() {
-            state.refuse(batch, &prompt.client, &prompt.id, methods::SESSION_PROMPT, failure);
+            state.refuse(
+                batch,
+                &prompt.client,
+                &prompt.id,
+                methods::SESSION_PROMPT,
+                failure,
+            );
         }
         state.row.updated = now();
         batch.row = true;
@@ -398,7 +454,13 @@ impl Live {
     }
 
     /// Sends a raw response to the agent and records it.
-    pub(super) async fn answer_agent(&self, method: &str, line: &str, direction: Direction, is_error: bool) {
+    pub(super) async fn answer_agent(
+        &self,
+        method: &str,
+        line: &str,
+        direction: Direction,
+        is_error: bool,
+    ) {
         let noted = self.note(|state, batch| {
             let kind = methods::response_kind(method, is_error);
             state.record(batch, direction, kind, line);

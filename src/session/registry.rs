@@ -48,7 +48,9 @@ impl Registry {
     /// Every live session.
     pub fn all(&self) -> Vec<Arc<Live>> {
         let slots: Vec<_> = self.slots().values().cloned().collect();
-        let live = slots.iter().filter_map(|slot| slot.try_lock().ok()?.clone());
+        let live = slots
+            .iter()
+            .filter_map(|slot| slot.try_lock().ok()?.clone());
         live.filter(|live| !live.is_over()).collect()
     }
 
@@ -61,14 +63,19 @@ impl Registry {
     pub fn sweep(&self) {
         self.slots().retain(|_, slot| {
             Arc::strong_count(slot) > 1
-                || slot.try_lock().is_ok_and(|live| live.as_ref().is_some_and(|live| !live.is_over()))
+                || slot
+                    .try_lock()
+                    .is_ok_and(|live| live.as_ref().is_some_and(|live| !live.is_over()))
         });
     }
 
     /// Takes the right to drive a session; one process has it at a time.
     pub fn lease(&self, id: &str) -> Result<Lease, Failure> {
         let io = |error: std::io::Error| {
-            let what = format!("the session's lease below {}: {error}", self.leases.display());
+            let what = format!(
+                "the session's lease below {}: {error}",
+                self.leases.display()
+            );
             Failure::internal(Phase::Session, what)
         };
         std::fs::create_dir_all(&self.leases).map_err(io)?;
@@ -85,7 +92,9 @@ impl Registry {
                 Err(error) => return Err(io(error.into())),
             }
             // Its holder may have removed the file between the opening and the lock.
-            let is_same = rustix::fs::stat(&path).ok().zip(rustix::fs::fstat(&file).ok());
+            let is_same = rustix::fs::stat(&path)
+                .ok()
+                .zip(rustix::fs::fstat(&file).ok());
             if is_same.is_some_and(|(named, held)| named.st_ino == held.st_ino) {
                 return Ok(Lease { path, _file: file });
             }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::live::Live;
@@ -15,6 +16,7 @@ use crate::rpc::codec::Frame;
 use crate::rpc::message::{self, Body, Message};
 use crate::rpc::splice::{self, Edits};
 use crate::store::Direction;
+use crate::vm::Exit;
 
 /// How long a process that ended may leave output in its pipe for, and how long
 /// one that closed its output may take to end.
@@ -51,19 +53,23 @@ impl Live {
                     Some(lines) => self.log("stderr", lines).await,
                     None => stderr_open = false,
                 },
-                _ = exit.wait_for(Option::is_some), if deadline.is_none() => {
+                () = ended(&mut exit), if deadline.is_none() => {
                     deadline = Some(Instant::now() + LAST_WORDS);
                 }
                 () = late => break,
             }
         }
         // Closed output without an end is an end: nothing can come any more.
-        let ended = tokio::time::timeout(LAST_WORDS, exit.wait_for(Option::is_some)).await;
-        if ended.is_err() {
+        let has_ended = tokio::time::timeout(LAST_WORDS, ended(&mut exit))
+            .await
+            .is_ok();
+        if !has_ended {
             self.agent.control.kill();
-            let _ = tokio::time::timeout(LAST_WORDS, exit.wait_for(Option::is_some)).await;
+            let _ = tokio::time::timeout(LAST_WORDS, ended(&mut exit)).await;
         }
-        while let Ok(Some(lines)) = tokio::time::timeout(Duration::from_millis(50), output.stderr.recv()).await {
+        while let Ok(Some(lines)) =
+            tokio::time::timeout(Duration::from_millis(50), output.stderr.recv()).await
+        {
             self.log("stderr", lines).await;
         }
         self.finish().await;
@@ -76,8 +82,12 @@ impl Live {
                 for frame in &frames {
                     match frame {
                         Frame::Message(bytes) => self.on_line(state, batch, bytes),
-                        Frame::TooLong { bytes } => batch.after.push(After::Kill(too_long(*bytes, self.bounds.line_bytes))),
-                        Frame::Broken(why) => batch.after.push(After::Kill(Failure::internal(Phase::Turn, why.clone()))),
+                        Frame::TooLong { bytes } => batch
+                            .after
+                            .push(After::Kill(too_long(*bytes, self.bounds.line_bytes))),
+                        Frame::Broken(why) => batch
+                            .after
+                            .push(After::Kill(Failure::internal(Phase::Turn, why.clone()))),
                     }
                 }
                 std::mem::take(&mut batch.after)
@@ -118,9 +128,20 @@ impl Live {
                 if malformed.response
                     && let Some(waiting) = state.pending.take(&malformed.id)
                 {
-                    let failure = Failure::internal(Phase::Turn, format!("the agent's answer is not JSON-RPC: {}", malformed.error.message()));
+                    let failure = Failure::internal(
+                        Phase::Turn,
+                        format!(
+                            "the agent's answer is not JSON-RPC: {}",
+                            malformed.error.message()
+                        ),
+                    );
                     let line = message::error(&malformed.id, &failure.to_error_object());
-                    if let Ok(Message { text, body: Body::Response { id, outcome }, .. }) = Message::parse(line.as_bytes(), self.bounds.depth) {
+                    if let Ok(Message {
+                        text,
+                        body: Body::Response { id, outcome },
+                        ..
+                    }) = Message::parse(line.as_bytes(), self.bounds.depth)
+                    {
                         state.answer(batch, waiting, text, id, outcome);
                         self.next_prompt(state, batch);
                     }
@@ -138,7 +159,11 @@ impl Live {
             Body::Notification { ref method, params } => {
                 self.on_notification(state, batch, parsed.text, method, params);
             }
-            Body::Request { id, ref method, params } => {
+            Body::Request {
+                id,
+                ref method,
+                params,
+            } => {
                 self.on_request(state, batch, parsed.text, id, method, params);
             }
             Body::Response { id, outcome } => match state.pending.take(id) {
@@ -169,7 +194,12 @@ impl Live {
         }
         if method != methods::SESSION_UPDATE {
             let line = edits.apply();
-            state.record(batch, Direction::Agent, method.to_owned().into(), line.as_str());
+            state.record(
+                batch,
+                Direction::Agent,
+                method.to_owned().into(),
+                line.as_str(),
+            );
             self.show(state, batch, &[&line], line.len());
             return;
         }
@@ -177,23 +207,37 @@ impl Live {
             return;
         }
         let update = members.iter().rev().find(|member| member.key == "update");
-        let kind = update.map_or_else(|| methods::SESSION_UPDATE.into(), |update| self.on_update(state, update.value));
+        let kind = update.map_or_else(
+            || methods::SESSION_UPDATE.into(),
+            |update| self.on_update(state, update.value),
+        );
         let line = edits.apply();
         let seq = state.next_seq;
         // The seq goes in front of the first member, or into the `_meta` there is.
         let meta = format!("{{\"seq\":{seq}}}");
         let has_meta = members.iter().any(|member| member.key == "_meta");
-        let open = params.filter(|params| params.starts_with('{')).map(|params| splice::range(text, params).start + 1);
+        let open = params
+            .filter(|params| params.starts_with('{'))
+            .map(|params| splice::range(text, params).start + 1);
         match open {
             Some(_) if has_meta => {
-                let shown = super::state::with_meta(&line, "params", &crate::acp::extension::UpdateMeta { seq });
+                let shown = super::state::with_meta(
+                    &line,
+                    "params",
+                    &crate::acp::extension::UpdateMeta { seq },
+                );
                 self.show(state, batch, &[&shown], shown.len());
             }
             // `params` may move when an edit before it changes its length; `sessionId` lies inside it.
             Some(open) => {
                 let comma = if members.is_empty() { "" } else { "," };
                 let inserted = format!("\"_meta\":{{\"acpbox\":{meta}}}{comma}");
-                self.show(state, batch, &[&line[..open], &inserted, &line[open..]], line.len() + inserted.len());
+                self.show(
+                    state,
+                    batch,
+                    &[&line[..open], &inserted, &line[open..]],
+                    line.len() + inserted.len(),
+                );
             }
             None => self.show(state, batch, &[&line], line.len()),
         }
@@ -203,7 +247,13 @@ impl Live {
     /// Takes from an update what the session itself needs; returns its kind.
     fn on_update(&self, state: &mut State, update: &str) -> std::borrow::Cow<'static, str> {
         let members = splice::members(update).unwrap_or_default();
-        let value = |key: &str| members.iter().rev().find(|member| member.key == key).map(|member| member.value);
+        let value = |key: &str| {
+            members
+                .iter()
+                .rev()
+                .find(|member| member.key == key)
+                .map(|member| member.value)
+        };
         let Some(kind) = value("sessionUpdate").and_then(message::string) else {
             return methods::SESSION_UPDATE.into();
         };
@@ -236,6 +286,11 @@ impl Live {
             batch.send(client, parts);
         }
     }
+}
+
+/// Waits for a process's end, without keeping the lock on what it was.
+async fn ended(exit: &mut watch::Receiver<Option<Exit>>) {
+    let _ = exit.wait_for(Option::is_some).await;
 }
 
 fn too_long(bytes: usize, limit: usize) -> Failure {

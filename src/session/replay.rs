@@ -16,7 +16,12 @@ const PAGE_BYTES: usize = 4 * 1024 * 1024;
 
 /// Sends a session's updates with a number above `after` to a client, in order;
 /// its prompts appear as `user_message_chunk`s.
-pub async fn replay(store: &Store, session: &str, after: i64, client: &Arc<Client>) -> Result<(), Failure> {
+pub async fn replay(
+    store: &Store,
+    session: &str,
+    after: i64,
+    client: &Arc<Client>,
+) -> Result<(), Failure> {
     let mut after = after;
     loop {
         let page = EventPage {
@@ -27,7 +32,9 @@ pub async fn replay(store: &Store, session: &str, after: i64, client: &Arc<Clien
             ..EventPage::default()
         };
         let rows = store.events(page).await?;
-        let Some(last) = rows.last() else { return Ok(()) };
+        let Some(last) = rows.last() else {
+            return Ok(());
+        };
         after = last.seq;
         let mut bytes = Vec::new();
         for row in &rows {
@@ -43,7 +50,8 @@ pub async fn replay(store: &Store, session: &str, after: i64, client: &Arc<Clien
 
 /// The updates that an event is to a client.
 pub fn shown(row: &EventRow) -> Vec<String> {
-    let is_update = splice::member(&row.raw, "method").is_some_and(|method| method == "\"session/update\"");
+    let is_update =
+        splice::member(&row.raw, "method").is_some_and(|method| method == "\"session/update\"");
     if row.direction == Direction::Agent && is_update {
         return vec![with_meta(&row.raw, "params", &UpdateMeta { seq: row.seq })];
     }
@@ -54,9 +62,11 @@ pub fn shown(row: &EventRow) -> Vec<String> {
 }
 
 fn prompt_chunks(row: &EventRow) -> Vec<String> {
-    let prompt = splice::member(&row.raw, "params").and_then(|params| splice::member(params, "prompt"));
-    let blocks: Vec<&serde_json::value::RawValue> =
-        prompt.and_then(|prompt| serde_json::from_str(prompt).ok()).unwrap_or_default();
+    let prompt =
+        splice::member(&row.raw, "params").and_then(|params| splice::member(params, "prompt"));
+    let blocks: Vec<&serde_json::value::RawValue> = prompt
+        .and_then(|prompt| serde_json::from_str(prompt).ok())
+        .unwrap_or_default();
     let chunk = |block: &&serde_json::value::RawValue| {
         let params = format!(
             r#"{{"_meta":{{"acpbox":{{"seq":{}}}}},"sessionId":"{}","update":{{"sessionUpdate":"user_message_chunk","content":{}}}}}"#,

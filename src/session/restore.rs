@@ -35,7 +35,9 @@ impl Host {
         params: Option<&str>,
         with_replay: bool,
     ) -> Result<(), Refusal> {
-        let session = params.and_then(|params| splice::member(params, "sessionId")).and_then(message::string);
+        let session = params
+            .and_then(|params| splice::member(params, "sessionId"))
+            .and_then(message::string);
         let Some(session) = session else {
             return Err(Failure::invalid_params("`sessionId` is missing, a string").into());
         };
@@ -58,7 +60,11 @@ impl Host {
                 back
             }
         };
-        let after = if with_replay { Some(asked.options.after.unwrap_or(0)) } else { None };
+        let after = if with_replay {
+            Some(asked.options.after.unwrap_or(0))
+        } else {
+            None
+        };
         back.live
             .attach_and_answer(client, after, |last_seq| {
                 let meta = SessionMeta {
@@ -76,7 +82,11 @@ impl Host {
     }
 
     /// The live session, brought back first if need be.
-    pub async fn ensure(self: &Arc<Host>, client: &Arc<Client>, session: &str) -> Result<Arc<Live>, Failure> {
+    pub async fn ensure(
+        self: &Arc<Host>,
+        client: &Arc<Client>,
+        session: &str,
+    ) -> Result<Arc<Live>, Failure> {
         let slot = self.registry.slot(session);
         let mut slot = slot.lock().await;
         if let Some(live) = slot.clone().filter(|live| !live.is_over()) {
@@ -111,8 +121,6 @@ impl Host {
         let kept = as_kept(&row, asked);
         let plan = self.plan(&kept, Some(&row.vm))?;
         let next_seq = self.store.last_seq(session).await.map_err(Failure::from)? + 1;
-        let delivery = self.instructions(&row.agent, session, &plan, &kept)?;
-        let meta = delivery.meta.clone();
         let agent_session = row.agent_session.clone();
         let start = Start {
             row: SessionRow {
@@ -120,8 +128,7 @@ impl Host {
                 ..row
             },
             plan: &plan,
-            env: kept.options.env.clone(),
-            delivery,
+            asked: &kept,
             offer: client.offer(),
             next_seq,
             is_stored: true,
@@ -134,13 +141,20 @@ impl Host {
             "mcpServers": serde_json::from_str::<Value>(&kept.mcp_servers).unwrap_or_else(|_| Value::Array(Vec::new())),
             "additionalDirectories": plan.additional_directories,
         });
-        let params = agent_params(&without_empty(params), &plan, meta);
+        let params = agent_params(&without_empty(params), &plan, live.meta.as_ref());
         match live.rejoin(agent_session, &params).await {
             Ok((restored, result)) => {
                 live.record_own(methods::SESSION_RESTORED, &restored).await;
                 let row = live.state().row.clone();
-                self.store.update_session(&row).await.map_err(Failure::from)?;
-                Ok(Back { live, restored, result })
+                self.store
+                    .update_session(&row)
+                    .await
+                    .map_err(Failure::from)?;
+                Ok(Back {
+                    live,
+                    restored,
+                    result,
+                })
             }
             Err(refusal) => {
                 live.close().await;
@@ -152,7 +166,11 @@ impl Host {
 
 impl Live {
     /// Gives the agent its conversation back: the best way that works.
-    async fn rejoin(&self, agent_session: Option<String>, params: &str) -> Result<(Restored, Box<str>), Refusal> {
+    async fn rejoin(
+        &self,
+        agent_session: Option<String>,
+        params: &str,
+    ) -> Result<(Restored, Box<str>), Refusal> {
         let initialized = self.initialized();
         let capabilities = splice::member(&initialized, "agentCapabilities").unwrap_or("{}");
         let can_resume = splice::member(capabilities, "sessionCapabilities")
@@ -174,7 +192,9 @@ impl Live {
             edits.set(params, "sessionId", Value::from(own.as_str()).to_string());
             // Whatever history it sends is in the transcript already.
             self.state().is_swallowing = true;
-            let answer = self.request(method, &edits.apply(), self.bounds.session_timeout).await;
+            let answer = self
+                .request(method, &edits.apply(), self.bounds.session_timeout)
+                .await;
             self.state().is_swallowing = false;
             match answer {
                 Ok(result) => return Ok((Restored { tier, reasons }, object(result))),
@@ -183,11 +203,17 @@ impl Live {
             }
         }
         self.state().row.agent_session = None;
-        match self.request(methods::SESSION_NEW, params, self.bounds.session_timeout).await {
+        match self
+            .request(methods::SESSION_NEW, params, self.bounds.session_timeout)
+            .await
+        {
             Ok(result) => {
                 let theirs = splice::member(&result, "sessionId").and_then(message::string);
                 let Some(theirs) = theirs.map(std::borrow::Cow::into_owned) else {
-                    let what = format!("the agent `{}` answered session/new without a `sessionId`", self.agent_name);
+                    let what = format!(
+                        "the agent `{}` answered session/new without a `sessionId`",
+                        self.agent_name
+                    );
                     return Err(Failure::internal(Phase::Session, what).into());
                 };
                 self.state().row.agent_session = Some(theirs);
@@ -222,17 +248,25 @@ impl Live {
 }
 
 fn object(result: Box<str>) -> Box<str> {
-    if result.trim_start().starts_with('{') { result } else { "{}".into() }
+    if result.trim_start().starts_with('{') {
+        result
+    } else {
+        "{}".into()
+    }
 }
 
 /// What the session was created with, and what the client says anew.
 fn as_kept(row: &SessionRow, asked: Option<&Asked>) -> Asked {
     let stored: Value = serde_json::from_str(&row.options).unwrap_or_default();
     let text = |key: &str| stored.get(key).and_then(Value::as_str).map(str::to_owned);
-    let directories = stored.get("additionalDirectories").cloned().unwrap_or_default();
+    let directories = stored
+        .get("additionalDirectories")
+        .cloned()
+        .unwrap_or_default();
     let mut kept = Asked {
         cwd: row.cwd.clone(),
-        additional_directories: serde_json::from_value::<Vec<PathBuf>>(directories).unwrap_or_default(),
+        additional_directories: serde_json::from_value::<Vec<PathBuf>>(directories)
+            .unwrap_or_default(),
         mcp_servers: servers_without_secrets(&stored).into(),
         options: SessionOptions {
             agent: Some(row.agent.clone()),
@@ -247,7 +281,9 @@ fn as_kept(row: &SessionRow, asked: Option<&Asked>) -> Asked {
         kept.mcp_servers.clone_from(&asked.mcp_servers);
         kept.options.env.clone_from(&asked.options.env);
         if asked.options.additional_instructions.is_some() {
-            kept.options.additional_instructions.clone_from(&asked.options.additional_instructions);
+            kept.options
+                .additional_instructions
+                .clone_from(&asked.options.additional_instructions);
         }
     }
     kept
@@ -255,7 +291,10 @@ fn as_kept(row: &SessionRow, asked: Option<&Asked>) -> Asked {
 
 /// The stored MCP servers, less the variables and headers whose values were not stored.
 fn servers_without_secrets(stored: &Value) -> String {
-    let mut servers = stored.get("mcpServers").cloned().unwrap_or_else(|| Value::Array(Vec::new()));
+    let mut servers = stored
+        .get("mcpServers")
+        .cloned()
+        .unwrap_or_else(|| Value::Array(Vec::new()));
     for server in servers.as_array_mut().into_iter().flatten() {
         for list in ["env", "headers"] {
             if let Some(entries) = server.get_mut(list).and_then(Value::as_array_mut) {
@@ -269,7 +308,10 @@ fn servers_without_secrets(stored: &Value) -> String {
 /// Agents that do not know `additionalDirectories` need not see an empty one.
 fn without_empty(mut params: Value) -> String {
     if let Some(params) = params.as_object_mut()
-        && params.get("additionalDirectories").and_then(Value::as_array).is_some_and(Vec::is_empty)
+        && params
+            .get("additionalDirectories")
+            .and_then(Value::as_array)
+            .is_some_and(Vec::is_empty)
     {
         params.shift_remove("additionalDirectories");
     }

@@ -57,8 +57,8 @@ impl Roots {
                 path.display()
             ));
         };
-        let real = resolve(pinned, below, access)
-            .map_err(|why| format!("{}: {why}", path.display()))?;
+        let real =
+            resolve(pinned, below, access).map_err(|why| format!("{}: {why}", path.display()))?;
         if access == Access::Write {
             self.check_protected(path, below)?;
             self.check_protected(path, &real)?;
@@ -81,7 +81,11 @@ impl Roots {
 /// Where `below` really is under the pinned folder, without leaving it. For a
 /// write the last part may be missing.
 fn resolve(pinned: &OwnedFd, below: &Path, access: Access) -> Result<PathBuf, String> {
-    let below = if below.as_os_str().is_empty() { Path::new(".") } else { below };
+    let below = if below.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        below
+    };
     match open_beneath(pinned, below) {
         Ok(opened) => {
             let stat = rustix::fs::fstat(&opened).map_err(|error| error.to_string())?;
@@ -101,7 +105,9 @@ fn resolve(pinned: &OwnedFd, below: &Path, access: Access) -> Result<PathBuf, St
             }
             existing_parent(pinned, parent).map(|parent| parent.join(name))
         }
-        Err(Errno::XDEV | Errno::LOOP) => Err("a symlink leads out of the session's folders".into()),
+        Err(Errno::XDEV | Errno::LOOP) => {
+            Err("a symlink leads out of the session's folders".into())
+        }
         Err(error) => Err(error.to_string()),
     }
 }
@@ -109,14 +115,20 @@ fn resolve(pinned: &OwnedFd, below: &Path, access: Access) -> Result<PathBuf, St
 /// The nearest parent that exists must lie beneath; editors make the rest.
 fn existing_parent(pinned: &OwnedFd, parent: &Path) -> Result<PathBuf, String> {
     for ancestor in parent.ancestors() {
-        let folder = if ancestor.as_os_str().is_empty() { Path::new(".") } else { ancestor };
+        let folder = if ancestor.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            ancestor
+        };
         match open_beneath(pinned, folder) {
             Ok(opened) => {
                 let rest = parent.strip_prefix(ancestor).unwrap_or(Path::new(""));
                 return Ok(real_path(pinned, &opened)?.join(rest));
             }
             Err(Errno::NOENT) => {}
-            Err(Errno::XDEV | Errno::LOOP) => return Err("a symlink leads out of the session's folders".into()),
+            Err(Errno::XDEV | Errno::LOOP) => {
+                return Err("a symlink leads out of the session's folders".into());
+            }
             Err(error) => return Err(error.to_string()),
         }
     }
@@ -168,7 +180,14 @@ mod tests {
         symlink(outside.path(), root.join("out")).unwrap();
         symlink(outside.path().join("new"), root.join("dangling")).unwrap();
         symlink(".git/hooks", root.join("sly")).unwrap();
-        rustix::fs::mknodat(rustix::fs::CWD, root.join("fifo"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            root.join("fifo"),
+            FileType::Fifo,
+            Mode::RWXU,
+            0,
+        )
+        .unwrap();
         let roots = Roots::pin([root.clone()], vec![".git/hooks".into()]);
         let path = |below: &str| root.join(below).display().to_string();
         let check = |below: &str, access, expected: Option<&str>| {
@@ -199,8 +218,18 @@ mod tests {
         check("sly/pre-commit", Access::Write, Some("protected"));
         check("%2e%2e/x", Access::Read, Some("No such file"));
         let evil = base.path().join("ws-evil/f").display().to_string();
-        assert!(roots.check(&evil, Access::Read).unwrap_err().contains("outside"));
-        for magic in ["/proc/self/exe", "/proc/self/environ", "/etc/passwd", "relative"] {
+        assert!(
+            roots
+                .check(&evil, Access::Read)
+                .unwrap_err()
+                .contains("outside")
+        );
+        for magic in [
+            "/proc/self/exe",
+            "/proc/self/environ",
+            "/etc/passwd",
+            "relative",
+        ] {
             assert!(roots.check(magic, Access::Read).is_err(), "{magic}");
         }
     }

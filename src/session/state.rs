@@ -117,7 +117,11 @@ impl Batch {
     /// Queues one message for a client, in pieces.
     pub fn send(&mut self, client: &Arc<Client>, parts: &[&str]) {
         let framing = client.outbox.framing();
-        let at = match self.sends.iter().rposition(|(to, _)| Arc::ptr_eq(to, client)) {
+        let at = match self
+            .sends
+            .iter()
+            .rposition(|(to, _)| Arc::ptr_eq(to, client))
+        {
             Some(at) => at,
             None => {
                 self.sends.push((Arc::clone(client), Vec::new()));
@@ -173,7 +177,12 @@ impl State {
         failure: &Failure,
     ) {
         let line = message::error(id, &failure.to_error_object());
-        self.record(batch, Direction::Acpbox, response_kind(method, true), line.as_str());
+        self.record(
+            batch,
+            Direction::Acpbox,
+            response_kind(method, true),
+            line.as_str(),
+        );
         batch.send(client, &[&line]);
     }
 
@@ -197,7 +206,12 @@ impl State {
             }
             Waiting::Abandoned { method } => {
                 let is_error = matches!(outcome, Outcome::Error(_));
-                self.record(batch, Direction::Agent, response_kind(&method, is_error), text);
+                self.record(
+                    batch,
+                    Direction::Agent,
+                    response_kind(&method, is_error),
+                    text,
+                );
             }
             Waiting::Client { client, id, method } => {
                 self.answer_client(batch, &client, &id, &method, text, raw_id, outcome);
@@ -237,7 +251,8 @@ impl State {
         batch.row = true;
         self.row.updated = now();
         let turn = self.turn.take();
-        let (text, text_truncated) = turn.map_or_else(Default::default, |turn| (turn.text, turn.is_truncated));
+        let (text, text_truncated) =
+            turn.map_or_else(Default::default, |turn| (turn.text, turn.is_truncated));
         let meta = crate::acp::extension::PromptMeta {
             text,
             text_truncated,

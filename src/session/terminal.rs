@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use agent_client_protocol_schema::v1::{CreateTerminalRequest, TerminalExitStatus, TerminalOutputResponse};
+use agent_client_protocol_schema::v1::{
+    CreateTerminalRequest, TerminalExitStatus, TerminalOutputResponse,
+};
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
@@ -95,7 +97,8 @@ impl Live {
             Ok(result) => (message::result(id, &result), false),
             Err(failure) => (message::error(id, &failure.to_error_object()), true),
         };
-        self.answer_agent(method, &line, Direction::Acpbox, is_error).await;
+        self.answer_agent(method, &line, Direction::Acpbox, is_error)
+            .await;
     }
 
     async fn terminal(&self, method: &str, params: &str) -> Result<String, Failure> {
@@ -138,12 +141,19 @@ impl Live {
         if self.terminals.open().len() >= OPEN_TERMINALS {
             return Err(Failure::internal(
                 Phase::Request,
-                format!("{OPEN_TERMINALS} terminals are open in this session already; release some"),
+                format!(
+                    "{OPEN_TERMINALS} terminals are open in this session already; release some"
+                ),
             ));
         }
         let cwd = self.state().row.cwd.clone();
         let mut env = self.base_environment.clone();
-        env.extend(request.env.iter().map(|variable| (variable.name.clone(), variable.value.clone())));
+        env.extend(
+            request
+                .env
+                .iter()
+                .map(|variable| (variable.name.clone(), variable.value.clone())),
+        );
         let spec = command_line(&request, env, request.cwd.clone().unwrap_or(cwd));
         let process = self.vm.spawn(spec).await.map_err(|error| {
             Failure::invalid_params(format!("`command` could not be started: {error}"))
@@ -151,11 +161,17 @@ impl Live {
         let limit = request
             .output_byte_limit
             .map_or(self.terminals.output_bytes, |limit| {
-                usize::try_from(limit).unwrap_or(usize::MAX).min(self.terminals.output_bytes)
+                usize::try_from(limit)
+                    .unwrap_or(usize::MAX)
+                    .min(self.terminals.output_bytes)
             });
-        let terminal = Terminal::start(process, limit)
-            .map_err(|error| Failure::internal(Phase::Spawn, format!("the terminal's pipe: {error}")))?;
-        let number = self.terminals.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let terminal = Terminal::start(process, limit).map_err(|error| {
+            Failure::internal(Phase::Spawn, format!("the terminal's pipe: {error}"))
+        })?;
+        let number = self
+            .terminals
+            .next
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let id = format!("term_{number}");
         self.terminals.open().insert(id.clone(), terminal);
         Ok(serde_json::json!({ "terminalId": id }).to_string())
@@ -163,10 +179,20 @@ impl Live {
 }
 
 /// Agents give a program and its arguments, or a whole command line without any.
-fn command_line(request: &CreateTerminalRequest, env: BTreeMap<String, String>, cwd: PathBuf) -> ProcessSpec {
-    let is_line = request.args.is_empty() && request.command.contains(|c: char| c.is_whitespace() || "|&;<>()$`\"'*".contains(c));
+fn command_line(
+    request: &CreateTerminalRequest,
+    env: BTreeMap<String, String>,
+    cwd: PathBuf,
+) -> ProcessSpec {
+    let is_line = request.args.is_empty()
+        && request
+            .command
+            .contains(|c: char| c.is_whitespace() || "|&;<>()$`\"'*".contains(c));
     let (command, args) = if is_line {
-        ("/bin/sh".to_owned(), vec!["-c".to_owned(), request.command.clone()])
+        (
+            "/bin/sh".to_owned(),
+            vec!["-c".to_owned(), request.command.clone()],
+        )
     } else {
         (request.command.clone(), request.args.clone())
     };
@@ -262,7 +288,11 @@ fn status(exit: &Exit) -> TerminalExitStatus {
 fn signal_name(signal: i32) -> String {
     rustix::process::Signal::from_named_raw(signal).map_or_else(
         || format!("SIG{signal}"),
-        |named| format!("{named:?}").trim_start_matches("Signal::").to_owned(),
+        |named| {
+            format!("{named:?}")
+                .trim_start_matches("Signal::")
+                .to_owned()
+        },
     )
 }
 

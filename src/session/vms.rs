@@ -37,6 +37,11 @@ impl Vms {
         }
     }
 
+    /// Where a guest of this driver finds acpbox itself.
+    pub fn executable_in_guest(&self, driver: &str) -> PathBuf {
+        vm::executable_in_guest(driver, &self.executable)
+    }
+
     fn slots(&self) -> MutexGuard<'_, HashMap<String, Arc<Slot>>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -61,7 +66,8 @@ impl Vms {
             match running.lacks(plan, &mounts) {
                 None => return Ok(running.clone()),
                 Some(lacking) if is_used() => {
-                    let what = format!("VM `{}` runs without {}", plan.spec.name, lacking.display());
+                    let what =
+                        format!("VM `{}` runs without {}", plan.spec.name, lacking.display());
                     return Err(Failure::invalid_params(what).hint(
                         "its mounts are fixed when it boots: close its sessions, or add the folder to the VM's workspaces in the configuration",
                     ));
@@ -76,7 +82,10 @@ impl Vms {
 
     async fn boot(&self, plan: &VmPlan, mounts: Vec<Mount>) -> Result<Running, Failure> {
         let Some(driver) = vm::driver(&plan.driver, self.executable.clone()) else {
-            let what = format!("VM `{}`: there is no driver `{}`", plan.spec.name, plan.driver);
+            let what = format!(
+                "VM `{}`: there is no driver `{}`",
+                plan.spec.name, plan.driver
+            );
             let hint = format!("drivers are: {}", vm::DRIVERS.join(", "));
             return Err(Failure::internal(Phase::Boot, what).hint(hint));
         };
@@ -88,13 +97,21 @@ impl Vms {
         }
         let booted = driver.boot(spec.clone()).await;
         let vm = booted.map_err(|error| {
-            Failure::internal(Phase::Boot, format!("VM `{}` did not boot: {error}", spec.name))
-                .hint("`acpbox doctor` checks what the driver needs")
+            Failure::internal(
+                Phase::Boot,
+                format!("VM `{}` did not boot: {error}", spec.name),
+            )
+            .hint("`acpbox doctor` checks what the driver needs")
         })?;
         for warning in vm.warnings() {
             tracing::warn!(vm = spec.name, "{warning}");
         }
-        let known = self.store.vms().await?.into_iter().find(|row| row.name == spec.name);
+        let known = self
+            .store
+            .vms()
+            .await?
+            .into_iter()
+            .find(|row| row.name == spec.name);
         self.store
             .upsert_vm(&VmRow {
                 name: spec.name.clone(),
@@ -117,7 +134,8 @@ impl Vms {
     pub async fn running(&self, name: &str) -> Option<Running> {
         let slot = self.slots().get(name).map(Arc::clone)?;
         let slot = slot.lock().await;
-        slot.clone().filter(|running| running.vm.ended().borrow().is_none())
+        slot.clone()
+            .filter(|running| running.vm.ended().borrow().is_none())
     }
 
     /// Stops a VM. `false` if it does not run in this process.
@@ -158,9 +176,18 @@ impl Vms {
 impl Running {
     /// What the plan needs and the VM was booted without.
     fn lacks(&self, plan: &VmPlan, mounts: &[Mount]) -> Option<PathBuf> {
-        let has = |path: &Path| self.spec.workspaces.iter().any(|shared| path.starts_with(shared));
+        let has = |path: &Path| {
+            self.spec
+                .workspaces
+                .iter()
+                .any(|shared| path.starts_with(shared))
+        };
         let workspace = plan.spec.workspaces.iter().find(|path| !has(path));
-        let mount = mounts.iter().find(|mount| !self.spec.mounts.contains(mount));
-        workspace.cloned().or_else(|| mount.map(|mount| mount.host.clone()))
+        let mount = mounts
+            .iter()
+            .find(|mount| !self.spec.mounts.contains(mount));
+        workspace
+            .cloned()
+            .or_else(|| mount.map(|mount| mount.host.clone()))
     }
 }

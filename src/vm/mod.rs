@@ -40,6 +40,17 @@ pub fn driver(name: &str, executable: PathBuf) -> Option<Arc<dyn Driver>> {
     }
 }
 
+/// Where a process in a VM of this driver finds the acpbox binary.
+pub fn executable_in_guest(driver: &str, executable: &std::path::Path) -> PathBuf {
+    if driver == namespace::NAME {
+        PathBuf::from("/run/acpbox/acpbox")
+    } else {
+        executable
+            .canonicalize()
+            .unwrap_or_else(|_| executable.to_path_buf())
+    }
+}
+
 /// The running program, even when it was replaced on disk.
 pub fn own_executable() -> PathBuf {
     PathBuf::from("/proc/self/exe")

@@ -1,0 +1,39 @@
+//! Exit codes. They are part of the interface: scripts read them.
+
+use crate::acp::{Failure, Phase};
+use crate::config::ConfigError;
+
+/// An exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Code(pub u8);
+
+pub const DONE: Code = Code(0);
+/// acpbox itself failed.
+pub const FAILED: Code = Code(1);
+pub const USAGE: Code = Code(2);
+/// The agent refused, or stopped at a limit.
+pub const REFUSED: Code = Code(3);
+pub const CANCELLED: Code = Code(4);
+/// The agent or its VM failed.
+pub const AGENT: Code = Code(5);
+
+impl From<Code> for std::process::ExitCode {
+    fn from(code: Code) -> std::process::ExitCode {
+        std::process::ExitCode::from(code.0)
+    }
+}
+
+/// The code of an error that ended a command.
+pub fn of(error: &anyhow::Error) -> Code {
+    if let Some(failure) = error.downcast_ref::<Failure>() {
+        return match failure.data.phase {
+            Phase::Request => USAGE,
+            Phase::Store => FAILED,
+            _ => AGENT,
+        };
+    }
+    if error.is::<ConfigError>() || error.is::<crate::agent::catalog::CatalogError>() {
+        return USAGE;
+    }
+    FAILED
+}

@@ -1,0 +1,56 @@
+//! Methods that concern the agent rather than a session: they go to an agent
+//! that runs for this client, and start one where none does.
+
+use std::sync::Arc;
+
+use super::connection::Connection;
+use super::dispatch::{Answer, Request};
+use crate::acp::{Failure, Phase};
+use crate::session::Live;
+use crate::session::create::Refusal;
+
+impl Connection {
+    /// `authenticate`, `logout`, `providers/*`, `auth/*`.
+    pub(super) async fn to_agent_of_connection(
+        self: Arc<Self>,
+        request: Arc<Request>,
+    ) -> Result<Answer, Refusal> {
+        let live = self.agent_of_connection().await?;
+        let params = request.params.as_deref();
+        live.forward_request(
+            &self.client,
+            &request.text,
+            &request.id,
+            &request.method,
+            params,
+        )
+        .await;
+        Ok(Answer::Sent)
+    }
+
+    /// The agent that asked for authentication, else the newest that runs, else
+    /// a new one in the workspace that acpbox was started in.
+    async fn agent_of_connection(&self) -> Result<Arc<Live>, Failure> {
+        if let Some(parked) = self.client.parked() {
+            return Ok(parked);
+        }
+        let host = &self.server.host;
+        let newest = host
+            .registry
+            .all()
+            .into_iter()
+            .max_by(|one, other| one.id.cmp(&other.id));
+        if let Some(live) = newest {
+            return Ok(live);
+        }
+        let cwd = std::env::current_dir().map_err(|error| {
+            Failure::internal(
+                Phase::Spawn,
+                format!("acpbox's own working folder: {error}"),
+            )
+        })?;
+        let live = host.start_without_session(&self.client, cwd).await?;
+        self.client.park(Arc::clone(&live));
+        Ok(live)
+    }
+}

@@ -1,0 +1,218 @@
+//! One client's connection, from its first byte to the last answer.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Server;
+use crate::rpc::codec::{Decoder, Frame};
+use crate::rpc::message::{self, Malformed};
+use crate::rpc::{BatchReader, Message, Outbox, write_loop};
+use crate::session::Client;
+
+/// Requests of one client that acpbox itself may work on at once.
+const CONCURRENT_REQUESTS: usize = 256;
+
+/// How often a client that closed its side is looked for.
+const DRAIN_CHECK: Duration = Duration::from_millis(25);
+
+/// Why a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The client closed its side, and has all its answers.
+    Done,
+    /// The client is gone: nothing can be sent to it.
+    Gone,
+    /// acpbox was told to stop.
+    Shutdown,
+}
+
+/// A client's connection as handlers see it.
+pub struct Connection {
+    pub server: Arc<Server>,
+    pub client: Arc<Client>,
+    /// Requests that acpbox itself works on.
+    pub tasks: TaskTracker,
+    pub room: Arc<Semaphore>,
+    /// Those requests by raw id, to be cancelled.
+    running: Mutex<HashMap<Box<str>, CancellationToken>>,
+}
+
+/// Serves one client until it is done, gone, or `shutdown` is cancelled.
+/// `is_gone` tells whether a client that sends nothing more still listens.
+///
+/// Its sessions live on; the caller decides what becomes of them.
+pub async fn serve<R, W>(
+    server: Arc<Server>,
+    input: R,
+    output: W,
+    shutdown: CancellationToken,
+    is_gone: impl Fn() -> bool,
+) -> Ending
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin + Send + 'static,
+{
+    let (outbox, queue) = Outbox::new();
+    let mut writing = tokio::spawn(write_loop(queue, output));
+    let connection = Arc::new(Connection {
+        client: Client::new(outbox),
+        tasks: TaskTracker::new(),
+        room: Arc::new(Semaphore::new(CONCURRENT_REQUESTS)),
+        running: Mutex::default(),
+        server,
+    });
+    let limits = &connection.server.host.config.limits;
+    let mut reader = BatchReader::new(input, Decoder::detecting(limits.line_bytes));
+    let client = &connection.client;
+    let ending = tokio::select! {
+        () = shutdown.cancelled() => Ending::Shutdown,
+        () = client.outbox.closed() => Ending::Gone,
+        () = connection.read(&mut reader) => connection.drain(&shutdown, is_gone).await,
+    };
+    tracing::debug!(?ending, "a client's connection ends");
+    client.gone.cancel();
+    connection.leave("the client is gone").await;
+    if let Some(parked) = client.parked() {
+        parked.close().await;
+    }
+    drop(connection);
+    if ending == Ending::Done {
+        // What is queued is still written, as long as somebody reads it.
+        let _ = tokio::time::timeout(Duration::from_secs(10), &mut writing).await;
+    }
+    writing.abort();
+    ending
+}
+
+impl Connection {
+    async fn read<R: AsyncRead + Unpin>(self: &Arc<Self>, reader: &mut BatchReader<R>) {
+        let mut frames = Vec::new();
+        loop {
+            match reader.read(&mut frames).await {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    tracing::debug!(%error, "reading from the client failed");
+                    return;
+                }
+            }
+            if let Some(framing) = reader.framing() {
+                self.client.outbox.set_framing(framing);
+            }
+            for frame in frames.drain(..) {
+                match frame {
+                    Frame::Message(line) => self.on_line(line).await,
+                    Frame::TooLong { bytes } => {
+                        let limit = self.server.host.config.limits.line_bytes;
+                        let what = format!(
+                            "Invalid Request: a message of {bytes} bytes is over the limit of {limit} (limits.line_bytes)"
+                        );
+                        self.complain("null", crate::acp::failure::INVALID_REQUEST, what)
+                            .await;
+                    }
+                    Frame::Broken(why) => {
+                        self.complain("null", -32700, format!("Parse error: {why}"))
+                            .await;
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn on_line(self: &Arc<Self>, line: Bytes) {
+        let depth = self.server.host.config.limits.depth;
+        match Message::parse(&line, depth) {
+            Ok(parsed) if !parsed.versioned => {
+                let what = "Invalid Request: `jsonrpc` must be \"2.0\"".to_owned();
+                match parsed.body {
+                    crate::rpc::Body::Request { id, .. } => {
+                        self.complain(id, crate::acp::failure::INVALID_REQUEST, what)
+                            .await;
+                    }
+                    _ => {
+                        self.complain("null", crate::acp::failure::INVALID_REQUEST, what)
+                            .await
+                    }
+                }
+            }
+            Ok(parsed) => self.dispatch(parsed).await,
+            Err(malformed) if malformed.response => self.on_bad_response(&malformed).await,
+            Err(Malformed { id, error, .. }) => {
+                let _ = self.client.outbox.send(&message::error(&id, &error)).await;
+            }
+        }
+    }
+
+    async fn complain(&self, id: &str, code: i32, what: String) {
+        let error = jsonrpsee_types::ErrorObjectOwned::owned(code, what, None::<()>);
+        let _ = self.client.outbox.send(&message::error(id, &error)).await;
+    }
+
+    /// Waits for the answers that are still due to a client that sends nothing more.
+    async fn drain(&self, shutdown: &CancellationToken, is_gone: impl Fn() -> bool) -> Ending {
+        // It cannot answer either.
+        self.client.gone.cancel();
+        self.leave("the client closed its side of the connection")
+            .await;
+        self.tasks.close();
+        loop {
+            let is_due = !self.tasks.is_empty()
+                || self
+                    .server
+                    .host
+                    .registry
+                    .all()
+                    .iter()
+                    .any(|live| live.owes(&self.client));
+            if !is_due {
+                return Ending::Done;
+            }
+            if is_gone() {
+                return Ending::Gone;
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return Ending::Shutdown,
+                () = self.client.outbox.closed() => return Ending::Gone,
+                () = tokio::time::sleep(DRAIN_CHECK) => {}
+            }
+        }
+    }
+
+    /// Lets everything fail closed that waits for this client's answers.
+    async fn leave(&self, reason: &str) {
+        for live in self.server.host.registry.all() {
+            live.client_gone(&self.client, reason).await;
+        }
+    }
+
+    /// Registers a request that acpbox works on itself.
+    pub fn begin(&self, id: &str) -> CancellationToken {
+        let token = CancellationToken::new();
+        self.running().insert(id.into(), token.clone());
+        token
+    }
+
+    pub fn end(&self, id: &str) {
+        self.running().remove(id);
+    }
+
+    /// Cancels a request that acpbox works on itself. `false` if there is none of that id.
+    pub fn cancel(&self, id: &str) -> bool {
+        self.running()
+            .get(id)
+            .inspect(|token| token.cancel())
+            .is_some()
+    }
+
+    fn running(&self) -> MutexGuard<'_, HashMap<Box<str>, CancellationToken>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

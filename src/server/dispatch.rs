@@ -1,0 +1,252 @@
+//! Where each message of a client goes: one match.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use super::connection::Connection;
+use crate::acp::failure::{INVALID_REQUEST, METHOD_NOT_FOUND, REQUEST_CANCELLED};
+use crate::acp::methods;
+use crate::acp::{Failure, Phase};
+use crate::rpc::message::{self, Body, Malformed, Message, Outcome};
+use crate::rpc::splice;
+use crate::session::create::Refusal;
+
+/// What a handler says: a raw result, or that it has answered already.
+pub enum Answer {
+    Result(String),
+    Sent,
+}
+
+/// A request of the client's, owned, so that it can be worked on aside.
+pub struct Request {
+    pub text: Box<str>,
+    pub id: Box<str>,
+    pub method: Box<str>,
+    pub params: Option<Box<str>>,
+}
+
+impl Connection {
+    pub(super) async fn dispatch(self: &Arc<Self>, parsed: Message<'_>) {
+        match parsed.body {
+            Body::Request { id, method, params } => {
+                self.on_request(parsed.text, id, &method, params).await;
+            }
+            Body::Notification { method, params } => {
+                self.on_notification(parsed.text, &method, params).await;
+            }
+            Body::Response { id, outcome } => {
+                self.on_response(parsed.text, id, matches!(outcome, Outcome::Error(_)))
+                    .await;
+            }
+        }
+    }
+
+    async fn on_request(
+        self: &Arc<Self>,
+        text: &str,
+        id: &str,
+        method: &str,
+        params: Option<&str>,
+    ) {
+        if method == methods::INITIALIZE {
+            let answer = self.initialize(params).await;
+            self.answer(id, answer).await;
+            return;
+        }
+        if !self.client.offer().initialized {
+            let what = format!(
+                "Invalid Request: `{method}` came before `initialize`; send `initialize` first"
+            );
+            self.answer(
+                id,
+                Err(Failure::new(Phase::Request, INVALID_REQUEST, what).into()),
+            )
+            .await;
+            return;
+        }
+        let request = || Request {
+            text: text.into(),
+            id: id.into(),
+            method: method.into(),
+            params: params.map(Into::into),
+        };
+        match method {
+            methods::SESSION_NEW => self.aside(request(), Connection::session_new).await,
+            methods::SESSION_LOAD | methods::SESSION_RESUME => {
+                self.aside(request(), Connection::session_reconnect).await;
+            }
+            methods::SESSION_LIST => self.aside(request(), Connection::session_list).await,
+            methods::SESSION_CLOSE => self.aside(request(), Connection::session_close).await,
+            methods::SESSION_DELETE => self.aside(request(), Connection::session_delete).await,
+            methods::AUTHENTICATE | methods::LOGOUT => {
+                self.aside(request(), Connection::to_agent_of_connection)
+                    .await;
+            }
+            _ if method.starts_with(methods::OWN_PREFIX) => {
+                self.aside(request(), Connection::own_method).await;
+            }
+            _ => match session_of(params) {
+                Some(session) => match self.server.host.registry.live(&session) {
+                    Some(live) => {
+                        live.attach(&self.client);
+                        live.forward_request(&self.client, text, id, method, params)
+                            .await;
+                    }
+                    None => self.aside(request(), Connection::to_stored_session).await,
+                },
+                None if method.starts_with("providers/") || method.starts_with("auth/") => {
+                    self.aside(request(), Connection::to_agent_of_connection)
+                        .await;
+                }
+                None => self.aside(request(), Connection::to_any_agent).await,
+            },
+        }
+    }
+
+    async fn on_notification(self: &Arc<Self>, text: &str, method: &str, params: Option<&str>) {
+        if method == methods::CANCEL_REQUEST {
+            let Some(id) = params.and_then(|params| splice::member(params, "requestId")) else {
+                return;
+            };
+            if !self.cancel(id) {
+                for live in self.server.host.registry.all() {
+                    if live.forward_cancel_request(&self.client, id).await {
+                        return;
+                    }
+                }
+            }
+            return;
+        }
+        let Some(session) = session_of(params) else {
+            tracing::debug!(method, "a notification without a session");
+            return;
+        };
+        if let Some(live) = self.server.host.registry.live(&session) {
+            live.forward_notification(text, method, params).await;
+            return;
+        }
+        // The session is being started or brought back: what was sent before this waits there.
+        let connection = Arc::clone(self);
+        let (text, method) = (text.to_owned(), method.to_owned());
+        self.tasks.spawn(async move {
+            let live = connection
+                .server
+                .host
+                .registry
+                .slot(&session)
+                .lock()
+                .await
+                .clone();
+            if let Some(live) = live {
+                let params = splice::member(&text, "params");
+                live.forward_notification(&text, &method, params).await;
+            }
+        });
+    }
+
+    async fn on_response(&self, text: &str, id: &str, is_error: bool) {
+        let waiting = self.client.pending().take(id);
+        match waiting.and_then(|request| Some((request.session.upgrade()?, request))) {
+            Some((live, request)) => {
+                live.forward_response(text, id, &request.id, &request.method, is_error)
+                    .await;
+            }
+            None => tracing::debug!(id, "a response of the client's that nobody waits for"),
+        }
+    }
+
+    /// A response that is none still ends the agent's wait for it.
+    pub(super) async fn on_bad_response(&self, malformed: &Malformed) {
+        let line = message::error(&malformed.id, &malformed.error);
+        tracing::warn!(
+            id = malformed.id,
+            error = malformed.error.message(),
+            "a client's response"
+        );
+        self.on_response(&line, splice::member(&line, "id").unwrap_or("null"), true)
+            .await;
+    }
+
+    /// Works on a request without keeping the client's further messages waiting.
+    async fn aside<F>(
+        self: &Arc<Self>,
+        request: Request,
+        handler: impl FnOnce(Arc<Connection>, Arc<Request>) -> F,
+    ) where
+        F: Future<Output = Result<Answer, Refusal>> + Send + 'static,
+    {
+        let Ok(room) = Arc::clone(&self.room).acquire_owned().await else {
+            return;
+        };
+        let request = Arc::new(request);
+        let token = self.begin(&request.id);
+        let connection = Arc::clone(self);
+        let work = handler(Arc::clone(self), Arc::clone(&request));
+        self.tasks.spawn(async move {
+            let outcome = tokio::select! {
+                outcome = work => outcome,
+                () = token.cancelled() => {
+                    let what = format!("Request cancelled: `{}`", request.method);
+                    Err(Failure::new(Phase::Request, REQUEST_CANCELLED, what).into())
+                }
+            };
+            connection.end(&request.id);
+            connection.answer(&request.id, outcome).await;
+            drop(room);
+        });
+    }
+
+    async fn answer(&self, id: &str, outcome: Result<Answer, Refusal>) {
+        let line = match outcome {
+            Ok(Answer::Sent) => return,
+            Ok(Answer::Result(result)) => message::result(id, &result),
+            Err(Refusal::Agent(error)) => {
+                format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)
+            }
+            Err(Refusal::Failed(failure)) => message::error(id, &failure.to_error_object()),
+        };
+        let _ = self.client.outbox.send(&line).await;
+    }
+
+    /// A request for a session that is not live: it is brought back first.
+    async fn to_stored_session(self: Arc<Self>, request: Arc<Request>) -> Result<Answer, Refusal> {
+        let params = request.params.as_deref();
+        let session = session_of(params).unwrap_or_default();
+        let live = self.server.host.ensure(&self.client, &session).await?;
+        live.forward_request(
+            &self.client,
+            &request.text,
+            &request.id,
+            &request.method,
+            params,
+        )
+        .await;
+        Ok(Answer::Sent)
+    }
+
+    /// A method that acpbox does not know and that names no session: for the
+    /// agent, if it is clear which.
+    async fn to_any_agent(self: Arc<Self>, request: Arc<Request>) -> Result<Answer, Refusal> {
+        let all = self.server.host.registry.all();
+        let [live] = all.as_slice() else {
+            let what = format!("Method not found: `{}`", request.method);
+            return Err(Failure::new(Phase::Request, METHOD_NOT_FOUND, what).into());
+        };
+        let params = request.params.as_deref();
+        live.forward_request(
+            &self.client,
+            &request.text,
+            &request.id,
+            &request.method,
+            params,
+        )
+        .await;
+        Ok(Answer::Sent)
+    }
+}
+
+/// The session that a message names.
+fn session_of(params: Option<&str>) -> Option<String> {
+    let raw = splice::member(params?, "sessionId")?;
+    message::string(raw).map(std::borrow::Cow::into_owned)
+}

@@ -1,0 +1,112 @@
+//! `initialize`: answered at once, before any agent runs, from what is known of
+//! the agent in play.
+
+use serde_json::{Map, Value, json};
+
+use super::connection::Connection;
+use super::dispatch::Answer;
+use crate::acp::Failure;
+use crate::rpc::splice;
+use crate::session::Offer;
+use crate::session::create::{Refusal, capabilities_key, own_info};
+
+impl Connection {
+    pub(super) async fn initialize(&self, params: Option<&str>) -> Result<Answer, Refusal> {
+        let params = params.unwrap_or("null");
+        let Some(members) = splice::members(params) else {
+            return Err(Failure::invalid_params(
+                "`params` must be an object with `protocolVersion`",
+            )
+            .into());
+        };
+        let value = |key: &str| {
+            members
+                .iter()
+                .rev()
+                .find(|member| member.key == key)
+                .map(|member| member.value)
+        };
+        let version = value("protocolVersion").unwrap_or("absent");
+        // ACP: the agent answers with the latest version it speaks; the client decides.
+        if version.parse::<u16>().is_err() {
+            let what =
+                format!("`protocolVersion` must be a whole number such as 1; it is {version}");
+            return Err(Failure::invalid_params(what).into());
+        }
+        self.client.set_offer(Offer::parse(
+            value("clientCapabilities"),
+            value("clientInfo"),
+        ));
+        Ok(Answer::Result(self.capabilities().await.to_string()))
+    }
+
+    async fn capabilities(&self) -> Value {
+        let host = &self.server.host;
+        let agent = &host.config.default_agent;
+        let seen = host
+            .store
+            .setting(&capabilities_key(agent))
+            .await
+            .ok()
+            .flatten();
+        let seen: Value = seen
+            .and_then(|raw| serde_json::from_str(&raw).ok())
+            .unwrap_or_default();
+        let mut capabilities = match seen.get("agentCapabilities") {
+            Some(Value::Object(theirs)) => theirs.clone(),
+            _ => self.known_capabilities(),
+        };
+        // What acpbox does itself, with every agent.
+        capabilities.insert("loadSession".into(), true.into());
+        let own = ["list", "resume", "close", "delete", "additionalDirectories"];
+        let own: Map<String, Value> = own
+            .map(|name| (name.to_owned(), json!({})))
+            .into_iter()
+            .collect();
+        capabilities.insert("sessionCapabilities".into(), own.into());
+        // Logging in on a terminal would run the agent's program on the host.
+        let methods = seen
+            .get("authMethods")
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default();
+        let methods = methods
+            .into_iter()
+            .filter(|method| method.get("type") != Some(&"terminal".into()));
+        json!({
+            "protocolVersion": 1,
+            "agentCapabilities": capabilities,
+            "agentInfo": own_info(),
+            "authMethods": methods.collect::<Vec<_>>(),
+            "_meta": { "acpbox": { "agent": agent, "agentInfo": seen.get("agentInfo") } },
+        })
+    }
+
+    /// What the catalogue knows of an agent that has not run yet.
+    fn known_capabilities(&self) -> Map<String, Value> {
+        let host = &self.server.host;
+        let agent = host
+            .catalog
+            .get(&host.config.default_agent, &host.config)
+            .ok();
+        let known = agent.and_then(|agent| agent.known);
+        let flag = |of: fn(&crate::agent::catalog::KnownCapabilities) -> bool| {
+            known.as_ref().is_some_and(of)
+        };
+        let capabilities = json!({
+            "promptCapabilities": {
+                "image": flag(|known| known.image),
+                "audio": flag(|known| known.audio),
+                "embeddedContext": flag(|known| known.embedded_context),
+            },
+            "mcpCapabilities": {
+                "http": flag(|known| known.mcp_http),
+                "sse": flag(|known| known.mcp_sse),
+            },
+        });
+        match capabilities {
+            Value::Object(capabilities) => capabilities,
+            _ => Map::new(),
+        }
+    }
+}
