@@ -48,7 +48,9 @@ pub struct Config {
     vm_defaults: VmSettings,
     /// The other `[vms.NAME]`, merged over the defaults.
     vms: BTreeMap<String, VmSettings>,
+    /// The person's, for `~` and for drivers that run agents as the person.
     home: PathBuf,
+    user: String,
 }
 
 /// What the command line says; each wins over the file.
@@ -134,6 +136,7 @@ impl Config {
             agents,
             vm_defaults,
             vms,
+            user: environment.user().unwrap_or("user").to_owned(),
             home,
             paths,
         })

@@ -60,19 +60,30 @@ impl Paths {
             &self.runtime_dir,
         ];
         for path in own {
-            let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+            let path = resolved(path);
             if path.starts_with(folder) {
                 return Some(format!("it holds acpbox's own {}", path.display()));
             }
         }
         for path in [&self.state_dir, &self.runtime_dir] {
-            let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+            let path = resolved(path);
             if folder.starts_with(&path) {
                 return Some(format!("it lies in acpbox's own {}", path.display()));
             }
         }
         None
     }
+}
+
+/// With the links of that part resolved which exists already.
+fn resolved(path: &Path) -> PathBuf {
+    let resolve = |above: &Path| {
+        let rest = path.strip_prefix(above).ok()?;
+        Some(above.canonicalize().ok()?.join(rest))
+    };
+    path.ancestors()
+        .find_map(resolve)
+        .unwrap_or_else(|| path.to_path_buf())
 }
 
 /// Flags are relative to where acpbox was started.
@@ -83,6 +94,24 @@ fn absolute(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn acpboxs_own_folders_are_known_under_every_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let real = folder.path().canonicalize().unwrap();
+        std::fs::create_dir_all(real.join("real/home")).unwrap();
+        std::os::unix::fs::symlink(real.join("real"), real.join("link")).unwrap();
+        let environment = Environment::from_variables([("HOME", real.join("link/home"))]);
+        // Nothing of it exists yet.
+        let paths = Paths::new(&environment, &Overrides::default()).unwrap();
+        assert!(paths.forbid(&real.join("real/home")).is_some());
+        assert!(
+            paths
+                .forbid(&real.join("real/home/.local/state/acpbox/vms/x"))
+                .is_some()
+        );
+        assert!(paths.forbid(&real.join("real/home/src")).is_none());
+    }
 
     #[test]
     fn xdg_folders_win_over_home_and_flags_over_both() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::vm::VmSpec;
 
 use super::protected::hooks_path;
-use super::{Config, ConfigError, Environment, VmSettings, workspace};
+use super::{Config, ConfigError, VmSettings, workspace};
 
 /// The agent's home in a guest.
 pub const GUEST_HOME: &str = "/home/agent";
@@ -42,15 +42,6 @@ impl Guest {
             user: "agent".to_owned(),
         }
     }
-
-    /// The person, for the driver `host`, which isolates nothing.
-    pub fn person(home: &Path, environment: &Environment) -> Guest {
-        let user = environment.user().unwrap_or("user").to_owned();
-        Guest {
-            home: home.to_path_buf(),
-            user,
-        }
-    }
 }
 
 impl Config {
@@ -64,7 +55,6 @@ impl Config {
         name: Option<&str>,
         cwd: &Path,
         additional_directories: &[PathBuf],
-        environment: &Environment,
     ) -> Result<VmPlan, ConfigError> {
         let name = name
             .or(self.default_vm.as_deref())
@@ -93,7 +83,11 @@ impl Config {
         protected.extend(own_hooks(&workspaces).filter(|name| !settings.protected.contains(name)));
         protected.dedup();
         let guest = match settings.driver.as_str() {
-            "host" => Guest::person(&self.home, environment),
+            // It isolates nothing, so agents run as the person.
+            "host" => Guest {
+                home: self.home.clone(),
+                user: self.user.clone(),
+            },
             _ => Guest::isolated(),
         };
         for mount in &settings.mounts {

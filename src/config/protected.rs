@@ -6,6 +6,10 @@ use std::path::{Component, Path, PathBuf};
 /// absent. An agent that could write them would run code outside its VM the
 /// next time the person commits, opens the editor or starts an agent there.
 ///
+/// The namespace driver holds the same names closed in the submodules and
+/// linked worktrees of a repository. No list of names closes a repository that
+/// the agent makes itself inside the workspace: `git status` around it enters it.
+///
 /// Left out: what a person starts knowingly (build scripts, Makefiles, tests),
 /// and what its tool asks about again whenever the content changes (`.envrc`).
 pub const DEFAULT_PROTECTED: &[&str] = &[
@@ -14,8 +18,6 @@ pub const DEFAULT_PROTECTED: &[&str] = &[
     // `core.fsmonitor`, `core.sshCommand`, `core.hooksPath`, aliases and filters are commands.
     ".git/config",
     ".git/config.worktree",
-    // Each submodule has hooks and a config of its own, and `git status` enters them.
-    ".git/modules",
     // The usual values of `core.hooksPath`.
     ".husky",
     ".githooks",

@@ -377,7 +377,7 @@ impl Host {
         } = start;
         let agent = self
             .catalog
-            .get(&row.agent, &self.config)
+            .get(&row.agent)
             .map_err(|error| Failure::invalid_params(format!("`_meta.acpbox.agent`: {error}")))?;
         let located = self
             .locate(agent, plan)

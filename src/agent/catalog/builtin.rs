@@ -60,14 +60,15 @@ pub(super) const AGENTS: &[BuiltIn] = &[
         description: "OpenAI Codex",
         command: "codex-acp",
         args: &[],
-        npm: &["@zed-industries/codex-acp"],
-        install: "npm install -g @zed-industries/codex-acp",
+        npm: &["@agentclientprotocol/codex-acp"],
+        install: "npm install -g @agentclientprotocol/codex-acp",
         companions: &[],
         env: &[],
         pass_env: &["OPENAI_API_KEY", "OPENAI_BASE_URL", "CODEX_API_KEY"],
         channel: || Channel::Codex,
         known: Some(KnownCapabilities {
-            version: "0.16.0",
+            // Zed's earlier adapter of the same name (0.16.0) announces the same.
+            version: "2.6.0",
             load_session: true,
             resume: true,
             image: true,

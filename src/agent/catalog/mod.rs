@@ -3,6 +3,7 @@
 mod builtin;
 mod layout;
 mod locate;
+mod search;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,8 @@ pub const EXAMPLE: &str = "example";
 #[derive(Debug, Clone)]
 pub struct Catalog {
     agents: BTreeMap<String, Agent>,
+    /// The configuration file, for messages.
+    config_file: PathBuf,
 }
 
 /// An agent: what starts it, what it needs, and what is known of it.
@@ -163,18 +166,21 @@ impl Catalog {
             };
             agents.insert(name.clone(), agent.with(settings)?);
         }
-        Ok(Catalog { agents })
+        Ok(Catalog {
+            agents,
+            config_file: file.clone(),
+        })
     }
 
     /// The agent of this name.
-    pub fn get(&self, name: &str, config: &Config) -> Result<&Agent, CatalogError> {
+    pub fn get(&self, name: &str) -> Result<&Agent, CatalogError> {
         self.agents.get(name).ok_or_else(|| {
             let near = nearest(name, self.agents.keys().map(String::as_str)).map(str::to_owned);
             CatalogError::Unknown {
                 name: name.to_owned(),
                 near,
                 known: self.agents.keys().cloned().collect::<Vec<_>>().join(", "),
-                file: config.paths.config_file.clone(),
+                file: self.config_file.clone(),
             }
         })
     }

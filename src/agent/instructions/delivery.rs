@@ -65,7 +65,10 @@ impl Instructions {
                 delivery.files.push(file);
             }
             Channel::ConfigContent { variable, key } => {
-                let mut content = json_object(env.get(variable));
+                let Some(mut content) = json_object(env.get(variable)) else {
+                    delivery.first_prompt = Some(text);
+                    return delivery;
+                };
                 match content.entry(key.clone()).or_insert_with(|| json!([])) {
                     Value::Array(list) => list.push(json!(path)),
                     other => *other = json!([path]),
@@ -77,7 +80,10 @@ impl Instructions {
             }
             Channel::Codex if short => {
                 const KEY: &str = "developer_instructions";
-                let mut content = json_object(env.get("CODEX_CONFIG"));
+                let Some(mut content) = json_object(env.get("CODEX_CONFIG")) else {
+                    delivery.first_prompt = Some(text);
+                    return delivery;
+                };
                 let earlier = content.get(KEY).and_then(Value::as_str);
                 let text = joined(earlier, &text);
                 // A JSON string is a TOML string too, but for DEL, which TOML wants escaped.
@@ -202,10 +208,13 @@ fn nested(pointer: &str, text: String) -> Value {
         })
 }
 
-/// What a variable already has; an agent would refuse what is no object, so it is replaced.
-fn json_object(text: Option<&String>) -> Map<String, Value> {
-    text.and_then(|text| serde_json::from_str(text).ok())
-        .unwrap_or_default()
+/// What a variable already has. `None` when it is no plain JSON object (it may
+/// have comments): then it is the user's, and stays as it is.
+fn json_object(text: Option<&String>) -> Option<Map<String, Value>> {
+    match text {
+        None => Some(Map::new()),
+        Some(text) => serde_json::from_str(text).ok(),
+    }
 }
 
 fn joined(earlier: Option<&str>, text: &str) -> String {
