@@ -87,7 +87,7 @@ impl Connection {
         let host = &self.server.host;
         let agent = host
             .catalog
-            .get(&host.config.default_agent, &host.config)
+            .get(&host.config.default_agent)
             .ok();
         let known = agent.and_then(|agent| agent.known);
         let flag = |of: fn(&crate::agent::catalog::KnownCapabilities) -> bool| {

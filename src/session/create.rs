@@ -329,7 +329,6 @@ impl Host {
                 vm,
                 &asked.cwd,
                 &asked.additional_directories,
-                &self.environment,
             )
             .map_err(|error| Failure::invalid_params(error.to_string()))
     }
