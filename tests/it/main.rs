@@ -8,3 +8,4 @@
 mod support;
 mod example;
 mod peers;
+mod scripted;

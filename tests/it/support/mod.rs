@@ -3,3 +3,4 @@
 pub mod bare;
 pub mod model;
 pub mod peers;
+pub mod scripted;
