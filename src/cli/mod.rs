@@ -1,2 +1,7 @@
 //! cli
-pub fn main() -> std::process::ExitCode { std::process::ExitCode::SUCCESS }
+
+pub mod render;
+
+pub fn main() -> std::process::ExitCode {
+    std::process::ExitCode::SUCCESS
+}

@@ -1,3 +1,4 @@
 //! Integration tests through the real binary.
 
 mod store;
+mod render;
