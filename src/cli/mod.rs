@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 //! The command line: one file per subcommand.
 
 mod args;
@@ -56,4 +57,12 @@ fn logging(verbose: u8) {
         .with_ansi(std::io::stderr().is_terminal());
     // A second call, as from a test, changes nothing.
     let _ = subscriber.try_init();
+=======
+//! cli
+
+pub mod render;
+
+pub fn main() -> std::process::ExitCode {
+    std::process::ExitCode::SUCCESS
+>>>>>>> store
 }
