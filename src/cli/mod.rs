@@ -1,9 +1,9 @@
-<<<<<<< HEAD
 //! The command line: one file per subcommand.
 
 mod args;
 mod context;
 pub mod exit;
+pub mod render;
 mod stdio;
 
 use std::io::IsTerminal;
@@ -57,12 +57,4 @@ fn logging(verbose: u8) {
         .with_ansi(std::io::stderr().is_terminal());
     // A second call, as from a test, changes nothing.
     let _ = subscriber.try_init();
-=======
-//! cli
-
-pub mod render;
-
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
->>>>>>> store
 }
