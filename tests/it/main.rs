@@ -8,4 +8,5 @@
 mod support;
 mod example;
 mod peers;
+mod clients;
 mod scripted;
