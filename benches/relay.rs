@@ -24,7 +24,10 @@ fn main() {
         .skip(1)
         .find_map(|argument| argument.parse().ok())
         .unwrap_or(1_000_000);
-    let folder = tempfile::Builder::new().prefix("bench-relay").tempdir_in("target").unwrap();
+    let folder = tempfile::Builder::new()
+        .prefix("bench-relay")
+        .tempdir_in("target")
+        .unwrap();
     let folder = folder.path().canonicalize().unwrap();
     let mut systems = vec![System::Direct, System::Acpbox];
     match conductor() {
@@ -47,9 +50,16 @@ fn main() {
     println!("## {updates} updates of 200 bytes in one turn");
     for system in &systems {
         // The conductor keeps all it relays in memory: a tenth is enough to see its rate.
-        let count = if matches!(system, System::Conductor(_)) { updates / 10 } else { updates };
+        let count = if matches!(system, System::Conductor(_)) {
+            updates / 10
+        } else {
+            updates
+        };
         let (rate, memory) = flood(system, &folder, count);
-        println!("{:<10} {rate:>9.0} updates/s, resident {memory} KiB after {count}", system.name());
+        println!(
+            "{:<10} {rate:>9.0} updates/s, resident {memory} KiB after {count}",
+            system.name()
+        );
     }
 }
 
@@ -66,7 +76,9 @@ fn conductor() -> Option<PathBuf> {
         return Some(own.canonicalize().unwrap());
     }
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.exists())
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find(|file| file.exists())
 }
 
 impl System {
@@ -138,11 +150,18 @@ impl Peer {
     fn call(&mut self, method: &str, params: &str) -> String {
         self.next += 1;
         let id = self.next;
-        writeln!(self.input, r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#).unwrap();
+        writeln!(
+            self.input,
+            r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#
+        )
+        .unwrap();
         self.input.flush().unwrap();
         loop {
             self.line.clear();
-            assert!(self.output.read_line(&mut self.line).unwrap() > 0, "the peer closed its output");
+            assert!(
+                self.output.read_line(&mut self.line).unwrap() > 0,
+                "the peer closed its output"
+            );
             if !self.line.contains("\"method\":\"session/update\"") {
                 return self.line.clone();
             }
@@ -150,19 +169,31 @@ impl Peer {
     }
 
     fn initialize(&mut self) {
-        self.call("initialize", r#"{"protocolVersion":1,"clientCapabilities":{}}"#);
+        self.call(
+            "initialize",
+            r#"{"protocolVersion":1,"clientCapabilities":{}}"#,
+        );
     }
 
     fn session(&mut self, folder: &Path) -> String {
         let cwd = folder.join("workspace");
-        let answer = self.call("session/new", &format!(r#"{{"cwd":"{}","mcpServers":[]}}"#, cwd.display()));
+        let answer = self.call(
+            "session/new",
+            &format!(r#"{{"cwd":"{}","mcpServers":[]}}"#, cwd.display()),
+        );
         let value: serde_json::Value = serde_json::from_str(&answer).unwrap();
-        value["result"]["sessionId"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
+        value["result"]["sessionId"]
+            .as_str()
+            .unwrap_or_else(|| panic!("{answer}"))
+            .to_owned()
     }
 
     fn resident_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 }
@@ -183,7 +214,9 @@ fn initialize_time(system: &System, folder: &Path) -> Duration {
 
 /// The same agent, bare and in a VM that boots for it.
 fn boot(folder: &Path) {
-    let bare: Vec<Duration> = (0..20).map(|_| initialize_time(&System::Direct, folder)).collect();
+    let bare: Vec<Duration> = (0..20)
+        .map(|_| initialize_time(&System::Direct, folder))
+        .collect();
     let mut in_vm = Vec::new();
     for _ in 0..20 {
         let mut peer = Peer::start(&System::Acpbox, folder);
@@ -231,10 +264,19 @@ fn round_trips(systems: &[System], folder: &Path) {
     for (system, times) in systems.iter().zip(times) {
         let p50 = median(times.clone());
         added.push(p50.saturating_sub(direct));
-        println!("{:<10} p50 {:>7.1} µs, p99 {:>7.1} µs, added p50 {:>7.1} µs", system.name(), us(p50), us(percentile(times, 99)), us(p50.saturating_sub(direct)));
+        println!(
+            "{:<10} p50 {:>7.1} µs, p99 {:>7.1} µs, added p50 {:>7.1} µs",
+            system.name(),
+            us(p50),
+            us(percentile(times, 99)),
+            us(p50.saturating_sub(direct))
+        );
     }
     if let [_, acpbox, conductor] = added[..] {
-        println!("acpbox adds {:.2} of what the conductor adds", us(acpbox) / us(conductor));
+        println!(
+            "acpbox adds {:.2} of what the conductor adds",
+            us(acpbox) / us(conductor)
+        );
     }
 }
 
@@ -242,9 +284,15 @@ fn flood(system: &System, folder: &Path, updates: u64) -> (f64, u64) {
     let mut peer = Peer::start(system, folder);
     peer.initialize();
     let session = peer.session(folder);
-    let prompt = format!(r#"{{"sessionId":"{session}","prompt":[{{"type":"text","text":"[[flood:{updates}]]"}}]}}"#);
+    let prompt = format!(
+        r#"{{"sessionId":"{session}","prompt":[{{"type":"text","text":"[[flood:{updates}]]"}}]}}"#
+    );
     let started = Instant::now();
-    writeln!(peer.input, r#"{{"jsonrpc":"2.0","id":"flood","method":"session/prompt","params":{prompt}}}"#).unwrap();
+    writeln!(
+        peer.input,
+        r#"{{"jsonrpc":"2.0","id":"flood","method":"session/prompt","params":{prompt}}}"#
+    )
+    .unwrap();
     peer.input.flush().unwrap();
     let mut lines = 0u64;
     let mut tail = Vec::new();
@@ -267,7 +315,12 @@ fn flood(system: &System, folder: &Path, updates: u64) -> (f64, u64) {
 
 fn report(system: &System, what: &str, times: Vec<Duration>) {
     let worst = *times.iter().max().unwrap();
-    println!("{:<10} {what} p50 {:.1} ms, worst {:.1} ms", system.name(), ms(median(times)), ms(worst));
+    println!(
+        "{:<10} {what} p50 {:.1} ms, worst {:.1} ms",
+        system.name(),
+        ms(median(times)),
+        ms(worst)
+    );
 }
 
 fn median(times: Vec<Duration>) -> Duration {
