@@ -136,6 +136,8 @@ fn keep(
         None if shared.is_closing() => "it was stopped".to_owned(),
         None => describe(&lost, &status, &link.complaints()),
     };
+    // Its locks go before anyone is told, who may boot the VM again at once.
+    drop(attendant);
     shared.end(&reason, &Exit::Lost(reason.clone()));
 }
 

@@ -51,7 +51,7 @@ async fn processes_of_the_host_cannot_be_seen() {
         .arg(&mark)
         .spawn()
         .unwrap();
-    assert_eq!(alive(&mark), [process.id()]);
+    eventually("it runs", PATIENCE, || alive(&mark) == [process.id()]);
     let guest = lab.boot("one").await;
     let seen = guest
         .succeed("cat /proc/[0-9]*/cmdline | tr '\\0' '\\n'")
