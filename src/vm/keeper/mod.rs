@@ -5,7 +5,7 @@
 //! when acpbox dies, belongs to the *thread* that started it. Drivers say what
 //! to start ([`Launch`]); everything else is the same for all of them.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -54,6 +54,16 @@ pub(super) trait Attendant: Send {
     /// The guest was started as host process `pid` and answered. Returns
     /// further warnings.
     fn started(&mut self, pid: u32) -> Vec<String>;
+
+    /// A descriptor that becomes readable when [`Attendant::notified`] is due.
+    fn notifier(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Returns why the guest must end at once, if it must.
+    fn notified(&mut self) -> Option<String> {
+        None
+    }
 
     /// Nothing of the guest is alive any more: clean up. Returns why it ended
     /// if the driver knows better than the exit status.
@@ -128,7 +138,7 @@ fn keep(
     // A boot that nobody waits for any more drops the handle, which ends the guest.
     let _ = answer.send(Ok(vm));
 
-    let lost = attend(&mut link, &mut child, killable);
+    let lost = attend(&mut link, &mut child, killable, attendant.as_mut());
     link.close();
     let status = reap(&mut child, END_PATIENCE, killable);
     let reason = match attendant.ended() {
@@ -181,9 +191,9 @@ fn open(name: &str, mut command: Command) -> Result<(Child, Link), BootError> {
 fn await_ready(link: &mut Link) -> Result<(), String> {
     let deadline = Instant::now() + BOOT_PATIENCE;
     loop {
-        match link.step(Some(deadline)) {
+        match link.step(Some(deadline), None) {
             Event::Ready => return Ok(()),
-            Event::Progress => {}
+            Event::Progress | Event::Notified => {}
             Event::Closed(reason) => return Err(reason),
             Event::Late => {
                 return Err(format!(
@@ -196,15 +206,25 @@ fn await_ready(link: &mut Link) -> Result<(), String> {
 }
 
 /// Serves until the guest's socket closes; returns why it did.
-fn attend(link: &mut Link, child: &mut Child, killable: bool) -> String {
+fn attend(
+    link: &mut Link,
+    child: &mut Child,
+    killable: bool,
+    attendant: &mut dyn Attendant,
+) -> String {
     let shared = link.shared();
     let mut deadline = None;
     loop {
         if deadline.is_none() && shared.is_closing() {
             deadline = Some(Instant::now() + END_PATIENCE);
         }
-        match link.step(deadline) {
+        match link.step(deadline, attendant.notifier()) {
             Event::Ready | Event::Progress => {}
+            Event::Notified => {
+                if let Some(reason) = attendant.notified() {
+                    return reason;
+                }
+            }
             Event::Closed(reason) => return reason,
             Event::Late if killable => {
                 let _ = child.kill();

@@ -5,6 +5,7 @@
 //! [`protect`] what is read-only in it, [`root`] everything else the guest
 //! sees, [`sandbox`] the command line that says it all.
 
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use super::executable::Executable;
 use super::keeper::{self, Attendant, Launch};
 use super::{BootError, Check, Driver, Vm, VmSpec};
 use placeholder::Placeholders;
+use sentinel::Sentinels;
 use state::State;
 
 mod bubblewrap;
@@ -26,6 +28,7 @@ mod probe;
 mod protect;
 mod root;
 mod sandbox;
+mod sentinel;
 mod state;
 mod workspace;
 
@@ -77,10 +80,13 @@ fn prepare(executable: Arc<Executable>, spec: &VmSpec) -> Result<Launch, BootErr
 
     let mut warnings = shares.warnings.clone();
     warnings.append(&mut protection.warnings);
+    let (sentinels, mut unwatched) = Sentinels::new(std::mem::take(&mut protection.watched));
+    warnings.append(&mut unwatched);
     // Everything made so far is undone by the attendant from here on.
     let mut attendant = Occupant {
         cgroups,
         placeholders,
+        sentinels,
         memory: spec.limits.memory,
         limits_processes: spec.limits.processes.is_some(),
         _state: state,
@@ -114,6 +120,7 @@ fn prepare(executable: Arc<Executable>, spec: &VmSpec) -> Result<Launch, BootErr
 struct Occupant {
     cgroups: Cgroups,
     placeholders: Placeholders,
+    sentinels: Sentinels,
     memory: Option<u64>,
     limits_processes: bool,
     /// Last, so that its lock is released after everything is cleaned up.
@@ -134,10 +141,22 @@ impl Attendant for Occupant {
         warnings
     }
 
+    fn notifier(&self) -> Option<BorrowedFd<'_>> {
+        self.sentinels.notifier()
+    }
+
+    fn notified(&mut self) -> Option<String> {
+        self.sentinels.check()
+    }
+
     fn ended(&mut self) -> Option<String> {
+        let refused = self.sentinels.check();
         let killed = self.cgroups.killed_for_memory();
         self.cgroups.remove();
         self.placeholders.remove();
+        if refused.is_some() {
+            return refused;
+        }
         let limit = self.memory.filter(|_| killed > 0)?;
         Some(format!(
             "it ended after running out of memory: {killed} of its processes were killed \
