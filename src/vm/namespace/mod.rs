@@ -57,7 +57,12 @@ impl Driver for Namespace {
 
     fn boot(&self, spec: VmSpec) -> BoxFuture<'_, Result<Arc<dyn Vm>, BootError>> {
         let executable = self.executable.clone();
-        keeper::start(spec.name.clone(), move || prepare(executable, &spec)).boxed()
+        async move {
+            keeper::start(spec.name.clone(), move || prepare(executable, &spec))
+                .await
+                .map_err(probe::explain)
+        }
+        .boxed()
     }
 
     fn probe(&self) -> BoxFuture<'_, Vec<Check>> {

@@ -299,6 +299,25 @@ async fn what_must_not_be_shared_is_refused() {
 }
 
 #[tokio::test]
+async fn a_guest_that_cannot_boot_says_why_and_leaves_nothing() {
+    let lab = Lab::new();
+    let spec = VmSpec {
+        mounts: vec![Mount {
+            host: lab.workspace(),
+            guest: "/usr/no/such/folder".into(),
+            writable: true,
+        }],
+        protected: vec![".claude".into()],
+        ..lab.spec("one")
+    };
+    let Err(error) = named("namespace").boot(spec).await else {
+        panic!("it booted");
+    };
+    assert!(error.to_string().contains("/usr/no"), "{error}");
+    assert!(!lab.workspace().join(".claude").exists());
+}
+
+#[tokio::test]
 async fn a_root_folder_replaces_the_system() {
     let lab = Lab::new();
     let root = lab.path().join("root");
