@@ -20,7 +20,9 @@ use placeholder::Placeholders;
 use sentinel::Sentinels;
 use state::State;
 
+mod arguments;
 mod bubblewrap;
+mod etc;
 mod git;
 mod loader;
 mod placeholder;

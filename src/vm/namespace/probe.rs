@@ -5,8 +5,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::arguments::Arguments;
 use super::bubblewrap;
-use super::sandbox::{Arguments, isolation};
+use super::sandbox::isolation;
 use crate::vm::guest::scopes_are_supported;
 use crate::vm::{BootError, Check, Limits, Network, Outcome, Root, VmSpec, cgroup};
 
@@ -93,7 +94,7 @@ fn boot(program: &Path) -> Outcome {
     arguments.add(["--proc", "/proc", "--dev", "/dev", "--", "true"]);
     let started = Instant::now();
     let child = Command::new(program)
-        .args(arguments.into_inner())
+        .args(arguments.into_parts().0)
         .env_clear()
         .env(
             "PATH",
