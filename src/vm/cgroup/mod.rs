@@ -64,7 +64,7 @@ impl Cgroups {
     pub(super) fn doors(&self) -> Vec<OwnedFd> {
         let open = |group: &Group| {
             // A thread that moves itself needs no lock on all of the machine's
-            // forks, which would take some 20 ms; version two has no such door.
+            // forks, which takes 10 to 25 ms. Version two has no such door.
             let door = match group.version {
                 Version::One => "tasks",
                 Version::Two => "cgroup.procs",

@@ -65,8 +65,8 @@ pub(super) trait Attendant: Send {
         None
     }
 
-    /// Nothing of the guest is alive any more: clean up. Returns why it ended
-    /// if the driver knows better than the exit status.
+    /// Nothing of the guest is alive any more: clean up. Returns what a person
+    /// should know about its end beside the exit status.
     fn ended(&mut self) -> Option<String>;
 }
 
@@ -141,11 +141,15 @@ fn keep(
     let lost = attend(&mut link, &mut child, killable, attendant.as_mut());
     link.close();
     let status = reap(&mut child, END_PATIENCE, killable);
-    let reason = match attendant.ended() {
-        Some(better) => better,
-        None if shared.is_closing() => "it was stopped".to_owned(),
-        None => describe(&lost, &status, &link.complaints()),
+    let mut reason = if shared.is_closing() {
+        "it was stopped".to_owned()
+    } else {
+        describe(&lost, &status, &link.complaints())
     };
+    if let Some(more) = attendant.ended() {
+        reason.push_str("; ");
+        reason.push_str(&more);
+    }
     // Its locks go before anyone is told, who may boot the VM again at once.
     drop(attendant);
     shared.end(&reason, &Exit::Lost(reason.clone()));

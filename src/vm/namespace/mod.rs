@@ -1,9 +1,10 @@
 //! Driver `namespace`: a user-namespace guest started with bubblewrap.
 //!
 //! One `bwrap` per VM, with acpbox itself as process 1 of the guest. Reading
-//! order: [`state`] is what persists, [`workspace`] what is shared,
-//! [`protect`] what is read-only in it, [`root`] everything else the guest
-//! sees, [`sandbox`] the command line that says it all.
+//! order: [`state`] is what persists, [`workspace`] what is shared (with
+//! [`git`]), [`protect`] what is read-only in it ([`placeholder`] where it is
+//! absent, [`sentinel`] where no mount can hold it), [`root`] and [`etc`]
+//! everything else the guest sees, [`sandbox`] the command line that says it all.
 
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
@@ -166,8 +167,8 @@ impl Attendant for Occupant {
         }
         let limit = self.memory.filter(|_| killed > 0)?;
         Some(format!(
-            "it ended after running out of memory: {killed} of its processes were killed \
-             at its limit of {limit} bytes; raise `memory`"
+            "{killed} of its processes were killed at its memory limit of {limit} bytes; \
+             raise `memory`"
         ))
     }
 }

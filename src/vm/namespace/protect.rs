@@ -218,3 +218,42 @@ pub(super) fn plan(shares: &Shares, names: &[PathBuf]) -> Result<Protection, Boo
     }
     Ok(protection)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_below_a_closed_folder_is_opened_again() {
+        let mut protection = Protection::default();
+        protection.pin("/w/.git".into());
+        protection.close("/w/.git/hooks".into());
+        protection.close("/w/a".into());
+        protection.pin("/w/a/b".into());
+        protection.close("/w/a/b/c".into());
+        protection.close("/w/a-b".into());
+        // Closed before: a pin does not open it.
+        protection.pin("/w/a-b".into());
+        let mounts = protection.mounts();
+        let expected = [
+            ("/w/.git", true),
+            ("/w/.git/hooks", false),
+            ("/w/a", false),
+            ("/w/a-b", false),
+        ];
+        assert_eq!(mounts, expected.map(|(path, open)| (Path::new(path), open)));
+    }
+
+    #[test]
+    fn names_that_leave_the_workspace_are_refused() {
+        let shares = Shares {
+            workspaces: Vec::new(),
+            mounts: Vec::new(),
+            warnings: Vec::new(),
+        };
+        for name in ["/etc/passwd", "../x", "a/../b", ""] {
+            assert!(plan(&shares, &[PathBuf::from(name)]).is_err(), "{name}");
+        }
+        assert!(plan(&shares, &[PathBuf::from(".git/hooks")]).is_ok());
+    }
+}

@@ -61,7 +61,13 @@ async fn memory_is_bounded() {
     let (_, exit) = guest.run("exec perl -e '$x = \"x\" x (256 << 20)'").await;
     assert_eq!(exit, Exit::Signal(9));
     guest.succeed("true").await;
+    let vm = guest.vm.clone();
     guest.stop().await;
+    let reason = vm.ended().borrow().clone().unwrap();
+    assert!(
+        reason.contains("memory limit of 67108864 bytes"),
+        "{reason}"
+    );
     assert!(groups_of("hungry").is_empty(), "{:?}", groups_of("hungry"));
 }
 
