@@ -50,7 +50,8 @@ async fn a_fork_bomb_is_bounded_and_leaves_the_guest_usable() {
     eventually("they are gone", PATIENCE, || alive(&mark).is_empty());
     guest.succeed("true").await;
     guest.stop().await;
-    assert!(groups_of("bomb").is_empty(), "{:?}", groups_of("bomb"));
+    let left = groups_made_by(std::process::id(), "bomb");
+    assert!(left.is_empty(), "{left:?}");
 }
 
 #[tokio::test]
@@ -81,7 +82,8 @@ async fn memory_is_bounded() {
         reason.contains("memory limit of 67108864 bytes"),
         "{reason}"
     );
-    assert!(groups_of("hungry").is_empty(), "{:?}", groups_of("hungry"));
+    let left = groups_made_by(std::process::id(), "hungry");
+    assert!(left.is_empty(), "{left:?}");
 }
 
 #[tokio::test]
@@ -103,9 +105,9 @@ async fn open_files_are_bounded() {
     }
 }
 
-/// Control groups that this process has made for a VM.
-fn groups_of(vm: &str) -> Vec<PathBuf> {
-    let start = format!("acpbox-{}-", std::process::id());
+/// Control groups that a process has made for a VM.
+pub(super) fn groups_made_by(process: u32, vm: &str) -> Vec<PathBuf> {
+    let start = format!("acpbox-{process}-");
     let mut found = Vec::new();
     let mut folders = vec![PathBuf::from("/sys/fs/cgroup")];
     while let Some(folder) = folders.pop() {
