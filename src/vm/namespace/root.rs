@@ -23,6 +23,8 @@ pub(super) fn host(arguments: &mut Arguments) {
             Err(_) => {}
         }
     }
+    arguments.folder(Path::new("/var"));
+    arguments.symlink(Path::new("../tmp"), Path::new("/var/tmp"));
 }
 
 /// Further folders of programs, to be bound after `/run` is made.

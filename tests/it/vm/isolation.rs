@@ -95,7 +95,7 @@ async fn processes_of_one_vm_share_files_and_see_each_other() {
         .succeed("echo a > ~/home; echo b > /tmp/temp; echo c > shared")
         .await;
     assert_eq!(
-        guest.succeed("cat ~/home /tmp/temp shared").await,
+        guest.succeed("cat ~/home /var/tmp/temp shared").await,
         "a\nb\nc"
     );
     let on_the_host = std::fs::read_to_string(lab.workspace().join("shared")).unwrap();
