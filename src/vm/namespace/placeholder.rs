@@ -62,9 +62,12 @@ impl Placeholders {
                     placeholders.held.push(held);
                     protection.close(path);
                 }
-                Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                    // Nor can the guest, which is the same user.
-                }
+                // Nor can the guest, which is the same user.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem
+                    ) => {}
                 Err(source) => {
                     placeholders.remove();
                     return Err(BootError::Io {

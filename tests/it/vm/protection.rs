@@ -210,6 +210,11 @@ async fn a_link_inside_the_workspace_has_its_target_protected() {
     let guest = lab.boot_with(protecting(&lab, "one")).await;
     guest.fail("echo x > .vscode/settings.json").await;
     guest.fail("echo x > settings/settings.json").await;
+    guest.succeed("ln -sfn elsewhere .vscode").await;
+    let link = lab.workspace().join(".vscode");
+    eventually("the link is put back", PATIENCE, || {
+        fs::read_link(&link).is_ok_and(|target| target == Path::new("settings"))
+    });
     guest.stop().await;
 }
 
@@ -294,6 +299,26 @@ async fn submodules_are_protected_too() {
         guest.fail(attempt).await;
     }
     guest.stop().await;
+}
+
+#[tokio::test]
+async fn a_repository_cannot_be_redirected() {
+    let lab = Lab::new();
+    git(&lab.workspace(), &["init", "-q"]);
+    let guest = lab.boot_with(protecting(&lab, "one")).await;
+    let redirection = lab.workspace().join(".git/commondir");
+    guest
+        .succeed("echo ../evil > .git/commondir; echo done")
+        .await;
+    eventually("it is set aside", PATIENCE, || !redirection.exists());
+    git(&lab.workspace(), &["status"]);
+    // A guest that insists is ended.
+    let insist = "while :; do echo ../evil > .git/commondir; sleep 0.005; done";
+    let process = guest.spawn(guest.shell(insist)).await.unwrap();
+    assert!(matches!(ended(process.exit).await, Exit::Lost(_)));
+    let reason = guest.vm.ended().borrow().clone().unwrap();
+    assert!(reason.contains("replaced protected names"), "{reason}");
+    assert!(!redirection.exists());
 }
 
 #[tokio::test]
