@@ -3,6 +3,7 @@
 mod args;
 mod context;
 pub mod exit;
+pub mod render;
 mod stdio;
 
 use std::io::IsTerminal;

@@ -1,4 +1,5 @@
 //! Integration tests through the real binary.
 
+mod render;
 mod store;
 mod vm;

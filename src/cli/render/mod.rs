@@ -1,0 +1,20 @@
+//! A transcript for people: as text for a terminal, or as Markdown.
+//!
+//! Pure: events in, text out. The way is [`EventRow`](crate::store::EventRow) →
+//! `lenient` (JSON, however odd, with every string made [`printable`]) →
+//! `timeline` (items, with answers and updates in their places) → `terminal` or
+//! `markdown`. Nothing that an agent sends makes it fail.
+
+mod printable;
+mod terminal;
+mod markdown;
+mod timeline;
+mod item;
+mod content;
+mod notes;
+mod diff;
+mod lenient;
+
+pub use markdown::{MarkdownRenderer, markdown};
+pub use printable::{printable, printable_line};
+pub use terminal::{TerminalOptions, TerminalRenderer, terminal};

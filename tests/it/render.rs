@@ -1,0 +1,672 @@
+//! Transcripts as people see them, from a fixture with every kind of event.
+//!
+//! A line of the fixture is a row of the store; `raw` is a string because not
+//! every stored message is JSON.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use acpbox::cli::render::{
+    MarkdownRenderer, TerminalOptions, TerminalRenderer, markdown, terminal,
+};
+use acpbox::store::{Direction, EventRow};
+use serde_json::{Value, json};
+
+#[test]
+fn every_kind_of_event_in_a_terminal() {
+    let options = TerminalOptions {
+        width: 72,
+        ..TerminalOptions::default()
+    };
+    insta::assert_snapshot!(terminal(every_kind(), &options), @r###"
+    · session/new in /home/u/proj
+    · 2 commands: /init /review
+    · the client set the mode plan
+    · the client set model to big
+
+    > Fix the greeting.
+    > It says hullo.
+    > [file greet.rs file:///home/u/proj/greet.rs 34 B]
+    > [image image/png 12 KiB]
+    > [resource file:///n.md text/markdown 5 B]
+    > (echo)
+
+    │ I should look at the file.
+    │ Then change it.
+
+    I will look.
+
+    Another message.
+
+    [audio audio/wav 3 B]
+
+    Plan
+      [x] Read
+      [~] Edit *now*
+      [ ] Test
+    Plan
+      [ ] Again
+    · plan: file:///plan.md
+
+    ≡ 1. do it
+
+    · the plan was dropped
+    ✓ read Read greet.rs
+      line 1
+      line 2
+      line 3
+      line 4
+      line 5
+      line 6
+      line 7
+      line 8
+      line 9
+      line 10
+      … 3 more lines
+    ✓ edit Edit greet.rs
+      /home/u/proj/greet.rs +1 -1
+      @@ -1,3 +1,3 @@
+       fn main() {
+      -    println!("hullo");
+      +    println!("hello");
+       }
+      /home/u/proj/new.md (new) +3
+      @@ -0,0 +1,3 @@
+      +```
+      +code
+      +```
+    · the agent read /home/u/proj/greet.rs from line 1, 20 lines
+    ? Edit greet.rs → Allow once
+    · the agent wrote /home/u/proj/new.md (13 B)
+    ✗ execute cargo test
+      error: test failed
+    · the agent ran `cargo test --all`
+    · the command exited with 101
+    ? cargo test → No
+    ✓ tool ls -l
+    · the agent asked: Which name?
+    · answered: accept
+    · mode: code
+    · Model: big, Thinking: true
+    · title: Greeting fixed
+    · Cache warmed
+    ! Quota is low
+      10 % left
+      resets at noon
+    · compaction: in progress
+
+    ≡ The user wants a greeting.
+
+    ! compaction failed
+      too long
+    · subagent Reviewer running
+    · child-1 → this session: looks good
+    · this session → this session: more
+    · future_kind {"weight":3,"deep":{"er":[1]}}
+    · _vendor/progress {"percent":40}
+    · _vendor/odd {"big":"1e400","id":1.8446744073709552e+19,"lone":"�","k"…
+
+    Done. See:
+    ```rust
+    fn main() {}
+
+    · tokens: 1,234 in, 56 out, 1,290 in all; context 53,000 of 200,000 tok…
+
+    > And now break.
+
+    ◐ execute rm -rf / spoof
+
+    <!-- red
+    spoof
+
+    ? rm -rf / spoof → cancelled
+    · the client cancelled the turn
+    ! acpbox refused session/request_permission
+      nobody is attached
+    ■ the turn ended: cancelled
+
+    > Again.
+
+    · agent_message_chunk: a message of 8 B that is not JSON
+    ! the agent ended: killed by signal 9
+      out of memory
+      bye
+    ! the turn ended: agent_exit
+      the agent ended in the middle of a turn
+    ! session/prompt: Internal error: the agent ended (-32603)
+      phase: turn
+      exit: killed by signal 9
+      out of memory
+      hint: acpbox logs 0197-s
+    · _acpbox/new/thing {"a":1}
+    "###);
+}
+
+#[test]
+fn every_kind_of_event_as_markdown() {
+    insta::assert_snapshot!(markdown(every_kind()), @r###"
+    <sub>session/new in /home/u/proj</sub>
+
+    <sub>2 commands: /init /review</sub>
+
+    <sub>the client set the mode plan</sub>
+
+    <sub>the client set model to big</sub>
+
+    ## Prompt
+
+    > Fix the greeting.
+    > It says hullo.
+    > \[file greet.rs file:///home/u/proj/greet.rs 34 B\]
+    > \[image image/png 12 KiB\]
+    > \[resource file:///n.md text/markdown 5 B\]
+
+    ## Reply
+
+    > (echo)
+
+    > _Thought:_
+    >
+    > I should look at the file.
+    > Then change it.
+
+    I will look.
+
+    Another message.
+
+    \[audio audio/wav 3 B\]
+
+    **Plan**
+
+    - [x] Read
+    - [ ] Edit \*now\* _(in progress)_
+    - [ ] Test
+
+    **Plan**
+
+    - [ ] Again
+
+    <sub>plan: file:///plan.md</sub>
+
+    > _Plan:_
+    >
+    > 1. do it
+
+    <sub>the plan was dropped</sub>
+
+    **✓ read** Read greet.rs
+
+    ```text
+    line 1
+    line 2
+    line 3
+    line 4
+    line 5
+    line 6
+    line 7
+    line 8
+    line 9
+    line 10
+    line 11
+    line 12
+    line 13
+    ```
+
+    **✓ edit** Edit greet.rs
+
+    ```diff
+    --- /home/u/proj/greet.rs
+    +++ /home/u/proj/greet.rs
+    @@ -1,3 +1,3 @@
+     fn main() {
+    -    println!("hullo");
+    +    println!("hello");
+     }
+    ```
+
+    ````diff
+    --- /dev/null
+    +++ /home/u/proj/new.md
+    @@ -0,0 +1,3 @@
+    +```
+    +code
+    +```
+    ````
+
+    <sub>the agent read /home/u/proj/greet.rs from line 1, 20 lines</sub>
+
+    **Permission:** Edit greet.rs → **Allow once**
+
+    <sub>the agent wrote /home/u/proj/new.md (13 B)</sub>
+
+    **✗ execute** cargo test
+
+    ```text
+    error: test failed
+    ```
+
+    <sub>the agent ran \`cargo test --all\`</sub>
+
+    <sub>the command exited with 101</sub>
+
+    **Permission:** cargo test → **No**
+
+    **✓ tool** ls -l
+
+    <sub>the agent asked: Which name?</sub>
+
+    <sub>answered: accept</sub>
+
+    <sub>mode: code</sub>
+
+    <sub>Model: big, Thinking: true</sub>
+
+    <sub>title: Greeting fixed</sub>
+
+    <sub>Cache warmed</sub>
+
+    **Problem:** Quota is low
+
+    ```text
+    10 % left
+    resets at noon
+    ```
+
+    <sub>compaction: in progress</sub>
+
+    > _Summary:_
+    >
+    > The user wants a greeting.
+
+    **Problem:** compaction failed
+
+    ```text
+    too long
+    ```
+
+    <sub>subagent Reviewer running</sub>
+
+    <sub>child-1 → this session: looks good</sub>
+
+    <sub>this session → this session: more</sub>
+
+    <sub>future\_kind {"weight":3,"deep":{"er":\[1\]}}</sub>
+
+    <sub>\_vendor/progress {"percent":40}</sub>
+
+    <sub>\_vendor/odd {"big":"1e400","id":1.8446744073709552e+19,"lone":"�","k":2}</sub>
+
+    Done. See:
+    ```rust
+    fn main() {}
+    ```
+
+    <sub>tokens: 1,234 in, 56 out, 1,290 in all; context 53,000 of 200,000 tokens (26 %), 0.0123 USD</sub>
+
+    ## Prompt
+
+    > And now break.
+
+    ## Reply
+
+    **◐ execute** rm -rf / spoof
+
+    \<!-- red
+    spoof
+
+    **Permission:** rm -rf / spoof → **cancelled**
+
+    <sub>the client cancelled the turn</sub>
+
+    **Problem:** acpbox refused session/request\_permission
+
+    ```text
+    nobody is attached
+    ```
+
+    **The turn ended:** cancelled
+
+    ## Prompt
+
+    > Again.
+
+    ## Reply
+
+    <sub>agent\_message\_chunk: a message of 8 B that is not JSON</sub>
+
+    **Problem:** the agent ended: killed by signal 9
+
+    ```text
+    out of memory
+    bye
+    ```
+
+    **Problem:** the turn ended: agent\_exit
+
+    ```text
+    the agent ended in the middle of a turn
+    ```
+
+    **Problem:** session/prompt: Internal error: the agent ended (-32603)
+
+    ```text
+    phase: turn
+    exit: killed by signal 9
+    out of memory
+    hint: acpbox logs 0197-s
+    ```
+
+    <sub>\_acpbox/new/thing {"a":1}</sub>
+    "###);
+}
+
+#[test]
+fn a_live_terminal_shows_a_tool_call_each_time_its_status_changes() {
+    let update = |kind: &str, rest: Value| {
+        let mut update = json!({"sessionUpdate": kind, "toolCallId": "t"});
+        update
+            .as_object_mut()
+            .unwrap()
+            .extend(rest.as_object().unwrap().clone());
+        agent(
+            kind,
+            json!({"method": "session/update", "params": {"update": update}}),
+        )
+    };
+    let events = [
+        update(
+            "tool_call",
+            json!({"title": "Run tests", "kind": "execute"}),
+        ),
+        update("tool_call_update", json!({"status": "in_progress"})),
+        update(
+            "tool_call_update",
+            json!({"content": [{"type": "content", "content": {"type": "text", "text": "half"}}]}),
+        ),
+        update("tool_call_update", json!({"status": "completed"})),
+    ];
+    let options = TerminalOptions {
+        live: true,
+        ..TerminalOptions::default()
+    };
+    insta::assert_snapshot!(terminal(events.clone(), &options), @r###"
+    ○ execute Run tests
+    ◐ execute Run tests
+    ✓ execute Run tests
+      half
+    "###);
+    insta::assert_snapshot!(terminal(events, &TerminalOptions::default()), @r###"
+    ✓ execute Run tests
+      half
+    "###);
+}
+
+#[test]
+fn a_live_terminal_shows_each_chunk_at_once() {
+    let options = TerminalOptions {
+        live: true,
+        ..TerminalOptions::default()
+    };
+    let mut renderer = TerminalRenderer::new(options);
+    let mut steps = Vec::new();
+    for text in ["Hel", "lo,\n", "wor", "ld"] {
+        let mut step = String::new();
+        renderer.feed(&message(text), &mut step).unwrap();
+        steps.push(step);
+    }
+    let mut end = String::new();
+    renderer.finish(&mut end).unwrap();
+    assert_eq!(
+        (steps.concat(), end.as_str()),
+        ("Hello,\nworld".into(), "\n")
+    );
+    assert_eq!(steps, ["Hel", "lo,\n", "wor", "ld"]);
+}
+
+#[test]
+fn colours_are_added_only_when_asked_for() {
+    let plain = TerminalOptions {
+        width: 72,
+        ..TerminalOptions::default()
+    };
+    let color = TerminalOptions {
+        color: true,
+        ..plain.clone()
+    };
+    let colored = terminal(every_kind(), &color);
+    assert!(colored.contains("\u{1b}[32m"), "green for what was added");
+    assert_eq!(
+        anstream::adapter::strip_str(&colored).to_string(),
+        terminal(every_kind(), &plain)
+    );
+}
+
+#[test]
+fn nothing_that_controls_a_terminal_comes_through() {
+    // Every string of every event, with something nasty around it.
+    let nasty = "\u{1b}]52;c;ZXZpbA==\u{7}\u{1b}[2J\u{9b}5m\u{202e}\r\u{8}\u{85}";
+    fn spoil(value: &mut Value, nasty: &str) {
+        match value {
+            Value::String(text) => *text = format!("{text}{nasty}"),
+            Value::Array(values) => values.iter_mut().for_each(|value| spoil(value, nasty)),
+            Value::Object(members) => {
+                members.insert(format!("key{nasty}"), json!(1));
+                members.values_mut().for_each(|value| spoil(value, nasty));
+            }
+            _ => {}
+        }
+    }
+    let events = every_kind().into_iter().flat_map(|event| {
+        let mut spoilt = serde_json::from_str(&event.raw).unwrap_or(json!("not JSON"));
+        spoil(&mut spoilt, nasty);
+        // Once with the words that decide what it is left whole, once without.
+        let mut kept = spoilt.clone();
+        if let Ok(whole) = serde_json::from_str::<Value>(&event.raw) {
+            for pointer in [
+                "/method",
+                "/params/update/sessionUpdate",
+                "/params/update/content/type",
+            ] {
+                if let (Some(to), Some(from)) = (kept.pointer_mut(pointer), whole.pointer(pointer))
+                {
+                    *to = from.clone();
+                }
+            }
+        }
+        let kind = format!("{}{nasty}", event.kind);
+        [
+            EventRow {
+                raw: kept.to_string().into(),
+                ..event.clone()
+            },
+            EventRow {
+                raw: spoilt.to_string().into(),
+                kind: kind.into(),
+                ..event
+            },
+        ]
+    });
+    let events: Vec<EventRow> = events.collect();
+    for text in [
+        terminal(events.clone(), &TerminalOptions::default()),
+        terminal(
+            events.clone(),
+            &TerminalOptions {
+                live: true,
+                ..TerminalOptions::default()
+            },
+        ),
+        markdown(events),
+    ] {
+        assert!(text.len() > 3000);
+        let bad = text.chars().find(|character| {
+            (character.is_control() && !matches!(character, '\n' | '\t'))
+                || *character == '\u{202e}'
+        });
+        assert_eq!(bad, None);
+    }
+}
+
+#[test]
+fn no_message_makes_it_fail() {
+    // Every event with every member of it missing or of another type in turn.
+    fn variants(value: &Value) -> Vec<Value> {
+        let mut all = vec![
+            json!(null),
+            json!(7),
+            json!("text"),
+            json!([[]]),
+            json!({"type": "x"}),
+        ];
+        match value {
+            Value::Object(members) => {
+                for key in members.keys() {
+                    for variant in variants(&members[key]) {
+                        let mut changed = members.clone();
+                        changed[key] = variant;
+                        all.push(Value::Object(changed));
+                    }
+                    let mut less = members.clone();
+                    less.remove(key);
+                    all.push(Value::Object(less));
+                }
+            }
+            Value::Array(values) => {
+                for (index, value) in values.iter().enumerate() {
+                    for variant in variants(value) {
+                        let mut changed = values.clone();
+                        changed[index] = variant;
+                        all.push(Value::Array(changed));
+                    }
+                }
+            }
+            _ => {}
+        }
+        all
+    }
+    let mut terminal = TerminalRenderer::new(TerminalOptions {
+        width: 3,
+        ..TerminalOptions::default()
+    });
+    let mut markdown = MarkdownRenderer::new();
+    let mut text = String::new();
+    let mut count = 0;
+    for event in every_kind() {
+        let Ok(whole) = serde_json::from_str(&event.raw) else {
+            continue;
+        };
+        for variant in variants(&whole) {
+            let event = EventRow {
+                raw: variant.to_string().into(),
+                ..event.clone()
+            };
+            terminal.feed(&event, &mut text).unwrap();
+            markdown.feed(&event, &mut text).unwrap();
+            text.clear();
+            count += 1;
+        }
+    }
+    assert!(count > 1000, "{count}");
+}
+
+#[test]
+fn a_tool_call_that_never_ends_is_shown_as_it_was() {
+    let open = json!({"method": "session/update", "params": {"update":
+        {"sessionUpdate": "tool_call", "toolCallId": "t", "title": "Sleep", "status": "in_progress"}}});
+    let events = [agent("tool_call", open), message("Bye.")];
+    assert_eq!(
+        terminal(events, &TerminalOptions::default()),
+        "◐ tool Sleep\n\nBye.\n"
+    );
+}
+
+#[test]
+fn what_is_held_back_for_a_tool_call_is_bounded() {
+    let open = json!({"method": "session/update", "params": {"update":
+        {"sessionUpdate": "tool_call", "toolCallId": "t", "title": "Sleep"}}});
+    let mut renderer = TerminalRenderer::new(TerminalOptions::default());
+    let mut text = String::new();
+    renderer.feed(&agent("tool_call", open), &mut text).unwrap();
+    for _ in 0..999 {
+        renderer.feed(&message("x"), &mut text).unwrap();
+    }
+    assert_eq!(text, "", "held, in its order");
+    renderer.feed(&message("x"), &mut text).unwrap();
+    assert_eq!(text, format!("○ tool Sleep\n\n{}", "x".repeat(1000)));
+}
+
+#[test]
+fn what_is_not_wanted_is_left_out() {
+    let options = TerminalOptions {
+        prompts: false,
+        thoughts: false,
+        notes: false,
+        tool_lines: 0,
+        ..TerminalOptions::default()
+    };
+    let text = terminal(every_kind(), &options);
+    for absent in [
+        "Fix the greeting",
+        "I should look",
+        "· ",
+        "line 1\n",
+        "hullo",
+    ] {
+        assert!(!text.contains(absent), "{absent} in {text}");
+    }
+    for present in [
+        "I will look.",
+        "✓ read Read greet.rs",
+        "! the agent ended",
+        "… 13 more lines",
+    ] {
+        assert!(text.contains(present), "{present} not in {text}");
+    }
+}
+
+fn every_kind() -> Vec<EventRow> {
+    let lines = include_str!("../fixtures/every-kind.jsonl").lines();
+    let rows = lines.zip(1..).map(|(line, seq)| {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let direction = match line["direction"].as_str().unwrap() {
+            "client" => Direction::Client,
+            "agent" => Direction::Agent,
+            _ => Direction::Acpbox,
+        };
+        let text = |member: &str| line[member].as_str().unwrap().to_owned();
+        EventRow {
+            seq,
+            direction,
+            kind: text("kind").into(),
+            raw: text("raw").into(),
+            ..row()
+        }
+    });
+    rows.collect()
+}
+
+fn agent(kind: &str, message: Value) -> EventRow {
+    EventRow {
+        kind: kind.to_owned().into(),
+        raw: message.to_string().into(),
+        ..row()
+    }
+}
+
+fn message(text: &str) -> EventRow {
+    let update =
+        json!({"sessionUpdate": "agent_message_chunk", "content": {"type": "text", "text": text}});
+    agent(
+        "agent_message_chunk",
+        json!({"method": "session/update", "params": {"update": update}}),
+    )
+}
+
+fn row() -> EventRow {
+    EventRow {
+        session: "s".into(),
+        seq: 1,
+        time: 0,
+        direction: Direction::Agent,
+        kind: "".into(),
+        raw: "".into(),
+    }
+}
