@@ -85,10 +85,7 @@ impl Connection {
     /// What the catalogue knows of an agent that has not run yet.
     fn known_capabilities(&self) -> Map<String, Value> {
         let host = &self.server.host;
-        let agent = host
-            .catalog
-            .get(&host.config.default_agent)
-            .ok();
+        let agent = host.catalog.get(&host.config.default_agent).ok();
         let known = agent.and_then(|agent| agent.known);
         let flag = |of: fn(&crate::agent::catalog::KnownCapabilities) -> bool| {
             known.as_ref().is_some_and(of)

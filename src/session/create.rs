@@ -325,11 +325,7 @@ impl Host {
     pub(super) fn plan(&self, asked: &Asked, vm: Option<&str>) -> Result<VmPlan, Failure> {
         let vm = vm.or(asked.options.vm.as_deref());
         self.config
-            .vm_for(
-                vm,
-                &asked.cwd,
-                &asked.additional_directories,
-            )
+            .vm_for(vm, &asked.cwd, &asked.additional_directories)
             .map_err(|error| Failure::invalid_params(error.to_string()))
     }
 

@@ -1,5 +1,14 @@
 //! Integration tests through the real binary.
 
-mod render;
+// Helpers of tests may end a test by panicking, as the tests themselves do.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+// The support is shared, and not every test file uses all of it.
+#![allow(dead_code, unreachable_pub)]
+
+mod support;
+mod example;
+mod peers;
+mod scripted;
 mod store;
 mod vm;
+mod render;

@@ -92,11 +92,11 @@ async fn spawn(shared: &Arc<Shared>, spec: ProcessSpec) -> Result<Process, Failu
         },
         Starting { io, answer, exit },
     )?;
-    let pipes = answered
+    let begun = answered
         .await
         .unwrap_or_else(|_| Err(Failure::Ended("its keeper thread ended".to_owned())))?;
     let control = Arc::new(Control::new(shared.clone(), id, watcher.clone()));
-    let mut pipes = pipes.into_iter();
+    let mut pipes = begun.claim().into_iter();
     let mut next = || -> Result<OwnedFd, Failure> {
         pipes
             .next()

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, Shutdown};
 
-use super::shared::{Failure, Shared};
+use super::shared::{Begun, Failure, Shared};
 use crate::vm::Exit;
 use crate::vm::guest::protocol::{Decoder, MAX_DESCRIPTORS, Notice, descriptors};
 
@@ -212,10 +212,8 @@ impl Link {
                 let pipes = self.received.drain(..count).collect();
                 state.running.insert(id, starting.exit);
                 drop(state);
-                if starting.answer.send(Ok(pipes)).is_err() {
-                    // Whoever asked has gone; nobody else knows the process.
-                    shared.signal(id, true);
-                }
+                let begun = Begun::new(shared.clone(), id, pipes);
+                let _ = starting.answer.send(Ok(begun));
             }
             Notice::NotFound { id } => {
                 if let Some(starting) = state.starting.remove(&id) {

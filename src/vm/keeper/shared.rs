@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::event::EventfdFlags;
 use tokio::sync::{Semaphore, oneshot, watch};
@@ -14,7 +14,38 @@ use crate::vm::{Exit, Io};
 /// also bounds the outbox. A guess: starting takes a millisecond.
 const STARTING_AT_ONCE: usize = 64;
 
-pub(super) type StartAnswer = Result<Vec<OwnedFd>, Failure>;
+pub(super) type StartAnswer = Result<Begun, Failure>;
+
+/// A process that has started. Unless it is claimed it is killed: whoever
+/// asked for it has gone, and nobody else knows it.
+pub(super) struct Begun {
+    shared: Arc<Shared>,
+    id: u64,
+    pipes: Option<Vec<OwnedFd>>,
+}
+
+impl Begun {
+    pub(super) fn new(shared: Arc<Shared>, id: u64, pipes: Vec<OwnedFd>) -> Begun {
+        Begun {
+            shared,
+            id,
+            pipes: Some(pipes),
+        }
+    }
+
+    /// The process's pipes; from now on it is the caller's.
+    pub(super) fn claim(mut self) -> Vec<OwnedFd> {
+        self.pipes.take().unwrap_or_default()
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        if self.pipes.is_some() {
+            self.shared.signal(self.id, true);
+        }
+    }
+}
 
 /// Why a guest did not start a process.
 #[derive(Debug)]

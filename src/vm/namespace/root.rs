@@ -106,9 +106,30 @@ pub(super) fn folder(arguments: &mut Arguments, root: &Path, needed: &[PathBuf])
     }
 }
 
+/// Kernel settings that the host's root may change without any capability.
+const SETTINGS: [&str; 8] = [
+    "/proc/acpi",
+    "/proc/bus",
+    "/proc/driver",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/scsi",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
+
 /// The guest's own: kernel file systems, memory, home, names.
 pub(super) fn own(arguments: &mut Arguments, state: &State) {
     arguments.add(["--proc", "/proc", "--dev", "/dev"]);
+    if rustix::process::geteuid().is_root() {
+        // The guest's user is the host's root under another name, who owns
+        // these files. One of them names a program that the host's kernel runs.
+        for path in SETTINGS.map(Path::new) {
+            if path.exists() {
+                arguments.read_only(path, path);
+            }
+        }
+    }
     arguments.writable(&state.temp(), Path::new("/tmp"));
     arguments.add(["--perms", "0755", "--tmpfs", "/run"]);
     arguments.writable(&state.home(), Path::new(GUEST_HOME));

@@ -33,7 +33,11 @@ pub(super) struct Plan<'a> {
 pub(super) fn command(plan: &Plan<'_>) -> Result<Command, BootError> {
     let spec = plan.spec;
     let executable = clone(plan.executable)?;
-    let binary = PathBuf::from(format!("/proc/self/fd/{}", executable.as_raw_fd()));
+    let binary = PathBuf::from(format!(
+        "/proc/{}/fd/{}",
+        std::process::id(),
+        executable.as_raw_fd()
+    ));
     let mut arguments = Arguments::default();
     isolation(&mut arguments, spec);
 

@@ -1,0 +1,6 @@
+//! What the integration tests stand on: peers that do as they are told.
+
+pub mod bare;
+pub mod model;
+pub mod peers;
+pub mod scripted;
