@@ -10,12 +10,14 @@
 )]
 
 use std::borrow::Cow;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use acpbox::store::{Direction, EventPage, EventRow, SessionRow, Store};
 use rusqlite::Connection;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const RAW_BYTES: usize = 200;
 
@@ -33,6 +35,10 @@ fn main() {
         .enable_all()
         .build()
         .unwrap();
+    if std::env::var_os("ONLY_LATENCY").is_some() {
+        runtime.block_on(latencies(&folder.path().join("single.db")));
+        return;
+    }
     let raw = bare_inserts(&folder.path().join("raw.db"), count);
     println!("raw sqlite insert of the same rows: {raw:.0}/s");
     for (sessions, batch) in [(1, 1), (1, 16), (1, 256), (3, 1), (3, 16)] {
@@ -157,7 +163,49 @@ async fn latencies(path: &Path) {
             at(999)
         );
     }
+    between_round_trips(&store, seq).await;
     store.close().await.unwrap();
+}
+
+/// As in a relay: between two appends somebody else answers, in another thread.
+async fn between_round_trips(store: &Store, mut seq: i64) {
+    let (mut ours, theirs) = tokio::net::UnixStream::pair().unwrap();
+    let mut theirs = theirs.into_std().unwrap();
+    theirs.set_nonblocking(false).unwrap();
+    let echo = std::thread::spawn(move || {
+        let mut byte = [0];
+        while theirs.read(&mut byte).unwrap() > 0 {
+            theirs.write_all(&byte).unwrap();
+        }
+    });
+    let id: Arc<str> = "0".into();
+    let mut times = Vec::new();
+    let mut whole = Vec::new();
+    for _ in 0..5000 {
+        seq += 1;
+        let start = Instant::now();
+        store
+            .reserve()
+            .await
+            .unwrap()
+            .append(vec![event(&id, seq)], false)
+            .await
+            .unwrap();
+        times.push(start.elapsed());
+        ours.write_all(b"x").await.unwrap();
+        ours.read_exact(&mut [0]).await.unwrap();
+        whole.push(start.elapsed());
+    }
+    drop(ours);
+    echo.join().unwrap();
+    times.sort();
+    whole.sort();
+    println!(
+        "single append between round trips: p50 {:.0} µs, p99 {:.0} µs; with the round trip p50 {:.0} µs",
+        times[2500].as_secs_f64() * 1e6,
+        times[4950].as_secs_f64() * 1e6,
+        whole[2500].as_secs_f64() * 1e6,
+    );
 }
 
 async fn reading(path: &Path, count: i64) {
@@ -195,6 +243,17 @@ fn opening(path: &Path) {
         })
         .collect();
     times.sort();
+    let start = Instant::now();
+    let store = Store::open(path).unwrap();
+    let deleted = runtime
+        .block_on(store.delete_session("0"))
+        .unwrap()
+        .unwrap();
+    println!(
+        "delete of {} events: {:.1} s",
+        deleted.events,
+        start.elapsed().as_secs_f64()
+    );
     println!(
         "open: p50 {:.2} ms, worst {:.2} ms",
         times[25].as_secs_f64() * 1e3,

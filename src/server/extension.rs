@@ -116,6 +116,9 @@ async fn session_events(
 ) -> Result<EventsResponse, Failure> {
     known(&host, &request.session_id).await?;
     let limit = page_limit(request.limit)?;
+    if let Some(live) = host.registry.live(&request.session_id) {
+        live.flush().await?;
+    }
     let last_seq = host.store.last_seq(&request.session_id).await?;
     let rows = host
         .store

@@ -443,6 +443,7 @@ impl Host {
             next_seq,
             is_stored,
             early: Vec::new(),
+            backlog: Vec::new(),
             is_announced: is_stored,
             held: Vec::new(),
             is_swallowing: false,

@@ -24,6 +24,9 @@ use crate::vm::{Exit, Vm};
 /// How long an agent may take to end after SIGTERM when its session closes.
 const END_GRACE: Duration = Duration::from_millis(250);
 
+/// What may be noted before it is committed without waiting for the relay.
+const BACKLOG_BYTES: usize = 256 * 1024;
+
 pub struct Live {
     pub id: Arc<str>,
     pub agent_name: String,
@@ -44,6 +47,8 @@ pub struct Live {
     /// Held from the first change to the last byte, so that what is shown keeps
     /// the order of what is written.
     order: tokio::sync::Mutex<()>,
+    /// Wakes the relay to commit what was noted.
+    pub(super) noted: tokio::sync::Notify,
     /// Why the agent was ended, where that was acpbox's doing.
     cause: Mutex<Option<Failure>>,
     /// Ends when the agent is gone and all who waited were told.
@@ -88,6 +93,7 @@ impl Live {
             roots: Mutex::default(),
             state: Mutex::new(parts.state),
             order: tokio::sync::Mutex::default(),
+            noted: tokio::sync::Notify::new(),
             cause: Mutex::default(),
             over: CancellationToken::new(),
             lease: Mutex::new(parts.lease),
@@ -166,7 +172,8 @@ impl Live {
             let mut state = self.state();
             let result = change(&mut state, &mut batch);
             let row = (batch.row && state.is_stored).then(|| state.row.clone());
-            let events = std::mem::take(&mut batch.events);
+            let mut events = std::mem::take(&mut state.backlog);
+            events.append(&mut batch.events);
             let committed = if !state.is_stored {
                 state.early.extend(events);
                 None
@@ -198,22 +205,45 @@ impl Live {
         Ok(result)
     }
 
-    /// Changes the state from the client's side: what is recorded goes to the
-    /// writer in order, but nothing waits for it, and nothing is shown.
+    /// Changes the state from the client's side. Nothing is shown, so nothing
+    /// waits: what is recorded is committed with what comes next, or soon.
     pub(super) async fn note<R>(
         &self,
         change: impl FnOnce(&mut State, &mut Batch) -> R,
     ) -> Result<R, Failure> {
-        let permit = self.store.reserve().await?;
-        let mut batch = Batch::default();
-        let mut state = self.state();
-        let result = change(&mut state, &mut batch);
-        if !state.is_stored {
-            state.early.extend(batch.events);
-        } else if !batch.events.is_empty() {
-            drop(permit.append(batch.events, false));
+        let (result, waiting) = {
+            let mut batch = Batch::default();
+            let mut state = self.state();
+            let result = change(&mut state, &mut batch);
+            if state.is_stored {
+                state.backlog.append(&mut batch.events);
+            } else {
+                state.early.append(&mut batch.events);
+            }
+            let waiting: usize = state.backlog.iter().map(|event| event.raw.len() + 1).sum();
+            (result, waiting)
+        };
+        // A relay that waits for a slow client, or is over, does not come to it.
+        if waiting > BACKLOG_BYTES || (waiting > 0 && self.over.is_cancelled()) {
+            self.flush().await?;
+        } else if waiting > 0 {
+            self.noted.notify_one();
         }
         Ok(result)
+    }
+
+    /// Commits what was noted.
+    pub async fn flush(&self) -> Result<(), Failure> {
+        let permit = self.store.reserve().await?;
+        let committed = {
+            let mut state = self.state();
+            let backlog = std::mem::take(&mut state.backlog);
+            (!backlog.is_empty()).then(|| permit.append(backlog, false))
+        };
+        match committed {
+            Some(committed) => Ok(committed.await?),
+            None => Ok(()),
+        }
     }
 
     /// Sends a request of acpbox's own and waits for the raw result.

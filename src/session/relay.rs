@@ -22,6 +22,9 @@ use crate::vm::Exit;
 /// one that closed its output may take to end.
 const LAST_WORDS: Duration = Duration::from_millis(300);
 
+/// How long what a client sent may wait to be committed with the agent's answer.
+const NOTED: Duration = Duration::from_millis(2);
+
 /// Updates that wait until a client knows its session, in bytes.
 const HELD_BYTES: usize = 16 * 1024 * 1024;
 
@@ -32,6 +35,7 @@ impl Live {
         let mut exit = self.agent.exit.clone();
         let mut deadline: Option<Instant> = None;
         let mut stderr_open = true;
+        let mut flush_at: Option<Instant> = None;
         loop {
             let late = async {
                 match deadline {
@@ -39,11 +43,19 @@ impl Live {
                     None => std::future::pending().await,
                 }
             };
+            let flush = async {
+                match flush_at {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 biased;
                 read = output.messages.read(&mut frames) => match read {
                     Ok(true) => {
-                        if !self.relay(std::mem::take(&mut frames)).await {
+                        // This commits what was noted, too.
+                        flush_at = None;
+                        if !self.relay(&mut frames).await {
                             break;
                         }
                     }
@@ -55,6 +67,16 @@ impl Live {
                 },
                 () = ended(&mut exit), if deadline.is_none() => {
                     deadline = Some(Instant::now() + LAST_WORDS);
+                }
+                () = self.noted.notified(), if flush_at.is_none() => {
+                    flush_at = Some(Instant::now() + NOTED);
+                }
+                () = flush => {
+                    flush_at = None;
+                    if let Err(failure) = self.flush().await {
+                        self.end_with(failure);
+                        break;
+                    }
                 }
                 () = late => break,
             }
@@ -76,18 +98,18 @@ impl Live {
     }
 
     /// Handles what one read brought. `false` when the agent cannot go on.
-    async fn relay(self: &Arc<Self>, frames: Vec<Frame>) -> bool {
+    async fn relay(self: &Arc<Self>, frames: &mut Vec<Frame>) -> bool {
         let mut after = match self
             .transact(|state, batch| {
-                for frame in &frames {
+                for frame in frames.drain(..) {
                     match frame {
-                        Frame::Message(bytes) => self.on_line(state, batch, bytes),
+                        Frame::Message(bytes) => self.on_line(state, batch, &bytes),
                         Frame::TooLong { bytes } => batch
                             .after
-                            .push(After::Kill(too_long(*bytes, self.bounds.line_bytes))),
+                            .push(After::Kill(too_long(bytes, self.bounds.line_bytes))),
                         Frame::Broken(why) => batch
                             .after
-                            .push(After::Kill(Failure::internal(Phase::Turn, why.clone()))),
+                            .push(After::Kill(Failure::internal(Phase::Turn, why))),
                     }
                 }
                 std::mem::take(&mut batch.after)

@@ -24,6 +24,9 @@ pub struct State {
     /// Whether the session's row is in the database. Until then events wait in `early`.
     pub is_stored: bool,
     pub early: Vec<EventRow>,
+    /// Events from the client's side, to be committed with the next ones from
+    /// the agent's, or soon after: nobody is shown them.
+    pub backlog: Vec<EventRow>,
     /// Whether the client knows the session's id. Until then updates wait in `held`.
     pub is_announced: bool,
     pub held: Vec<String>,

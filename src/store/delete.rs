@@ -11,7 +11,7 @@ use super::error::Fault;
 use super::rows::Deleted;
 use super::writer::{Reply, truncate_wal};
 
-/// Rows overwritten in one transaction; about 2 ms of the writer's time.
+/// Rows overwritten in one transaction; about 3 ms of the writer's time.
 const ROWS_PER_STEP: i64 = 1000;
 
 /// A deleted session whose rows are still there.

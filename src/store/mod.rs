@@ -38,7 +38,7 @@ pub use rows::{
 use database::Database;
 use error::Fault;
 use readers::Readers;
-use writer::{Job, QUEUE_JOBS, Reply, Write};
+use writer::{Job, QUEUE_JOBS, Reply, Shared, Write};
 
 /// A handle to one database; clones share it. When the last one is dropped, the
 /// writer commits what is queued and closes the file in the background;
@@ -46,6 +46,7 @@ use writer::{Job, QUEUE_JOBS, Reply, Write};
 #[derive(Clone)]
 pub struct Store {
     queue: mpsc::Sender<Job>,
+    shared: Arc<Shared>,
     readers: Arc<Readers>,
 }
 
@@ -53,6 +54,7 @@ pub struct Store {
 /// numbers can be given out and rows sent under one short lock.
 pub struct Permit<'a> {
     place: mpsc::Permit<'a, Job>,
+    shared: &'a Shared,
 }
 
 impl Store {
@@ -64,9 +66,11 @@ impl Store {
     pub fn open(path: &Path) -> Result<Store, StoreError> {
         let database = Database::new(open::writer(path)?);
         let (queue, jobs) = mpsc::channel(QUEUE_JOBS);
-        writer::start(path.to_path_buf(), database, jobs)?;
+        let shared = Shared::new(path, database);
+        writer::start(Arc::clone(&shared), jobs)?;
         Ok(Store {
             queue,
+            shared,
             readers: Readers::new(path.to_path_buf()),
         })
     }
@@ -90,7 +94,10 @@ impl Store {
             .reserve()
             .await
             .map_err(|_| StoreError::Stopped)?;
-        Ok(Permit { place })
+        Ok(Permit {
+            place,
+            shared: &self.shared,
+        })
     }
 
     /// Inserts a session. Its transcript is empty.
@@ -257,17 +264,20 @@ impl Store {
 
     async fn send<T>(&self, job: impl FnOnce(Reply<T>) -> Job) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.queue
-            .send(job(reply))
+        let place = self
+            .queue
+            .reserve()
             .await
             .map_err(|_| StoreError::Stopped)?;
+        self.shared.job_sent();
+        place.send(job(reply));
         answer.await.map_err(|_| StoreError::Stopped)?
     }
 }
 
 impl Permit<'_> {
-    /// Queues rows of any sessions, to be committed together and in order. The
-    /// future ends when they are committed (and, with `durable`, on disk, with
+    /// Commits a few rows at once where nothing else waits, or queues them, to be
+    /// committed together and in order. Rows may be of any sessions. The future ends when they are committed (and, with `durable`, on disk, with
     /// all that was committed before). Dropping it does not withdraw them.
     ///
     /// Errors: `UnknownSession`, `Sqlite` for a sequence number that is taken,
@@ -277,7 +287,11 @@ impl Permit<'_> {
         events: Vec<EventRow>,
         durable: bool,
     ) -> BoxFuture<'static, Result<(), StoreError>> {
+        if !durable && self.shared.append_at_once(&events) {
+            return Box::pin(std::future::ready(Ok(())));
+        }
         let (reply, answer) = oneshot::channel();
+        self.shared.job_sent();
         self.place.send(Job::Append {
             events,
             durable,

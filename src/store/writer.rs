@@ -1,7 +1,9 @@
 //! The one thread that writes: takes all that waits, commits it together,
 //! then answers each job.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -79,25 +81,110 @@ impl<T: Send, F: FnMut(&mut Database) -> Result<T, Fault> + Send> Call for Write
     }
 }
 
+/// What may be committed on the caller's own thread while the writer is idle:
+/// the two thread changes of a queued append cost more than such a commit.
+const AT_ONCE_EVENTS: usize = 8;
+const AT_ONCE_BYTES: usize = 16 * 1024;
+
+/// The writer's connection. Callers borrow it for a small append while no job waits.
+pub(super) struct Shared {
+    path: PathBuf,
+    core: Mutex<Option<Core>>,
+    /// Jobs that were sent and are not answered yet.
+    waiting: AtomicUsize,
+}
+
+struct Core {
+    database: Database,
+    /// An estimate; other processes write to the WAL too.
+    wal_pages: usize,
+    /// Whether a commit may not be on disk yet.
+    unsynced: bool,
+}
+
+impl Shared {
+    pub(super) fn new(path: &Path, database: Database) -> Arc<Shared> {
+        Arc::new(Shared {
+            path: path.to_path_buf(),
+            core: Mutex::new(Some(Core {
+                database,
+                wal_pages: 0,
+                unsynced: true,
+            })),
+            waiting: AtomicUsize::new(0),
+        })
+    }
+
+    /// Counts a job that is about to be sent.
+    pub(super) fn job_sent(&self) {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Counts a job that is about to be answered.
+    fn job_done(&self) {
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Commits a few rows on this thread. False, with nothing done, where they
+    /// must queue: others wait, another process writes, or it failed (the
+    /// writer will find out why).
+    pub(super) fn append_at_once(&self, events: &[EventRow]) -> bool {
+        let is_idle = || self.waiting.load(Ordering::SeqCst) == 0;
+        if events.len() > AT_ONCE_EVENTS || events::bytes(events) > AT_ONCE_BYTES || !is_idle() {
+            return false;
+        }
+        let Ok(mut core) = self.core.try_lock() else {
+            return false;
+        };
+        match core.as_mut() {
+            Some(core) if core.wal_pages < CHECKPOINT_PAGES && is_idle() => {
+                core.append(events).is_ok()
+            }
+            _ => false,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Core>> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Core {
+    fn append(&mut self, events: &[EventRow]) -> Result<(), Fault> {
+        self.database.connection.busy_timeout(Duration::ZERO)?;
+        let done = self.try_append(events);
+        if done.is_err() {
+            self.database.roll_back();
+        }
+        open::wait_for_locks(&mut self.database.connection)?;
+        done
+    }
+
+    fn try_append(&mut self, events: &[EventRow]) -> Result<(), Fault> {
+        self.database.begin(Synchronous::Normal)?;
+        events::insert(&mut self.database, events)?;
+        self.database.commit()?;
+        self.unsynced = true;
+        self.wal_pages += PAGES_PER_COMMIT;
+        Ok(())
+    }
+}
+
 /// Starts the thread. It ends after [`Job::Close`], or once every sender is
 /// gone and what they sent is committed.
-pub(super) fn start(
-    path: PathBuf,
-    database: Database,
-    queue: mpsc::Receiver<Job>,
-) -> Result<(), StoreError> {
+pub(super) fn start(shared: Arc<Shared>, queue: mpsc::Receiver<Job>) -> Result<(), StoreError> {
     let spawned = thread::Builder::new()
         .name("store-writer".into())
         .spawn(move || {
-            let purges = Purges::unfinished(&database);
+            let purges = match shared.lock().as_ref() {
+                Some(core) => Purges::unfinished(&core.database),
+                None => return,
+            };
             let writer = Writer {
-                path,
-                database,
+                shared,
                 queue,
                 group: Vec::new(),
                 purges,
-                wal_pages: 0,
-                unsynced: true,
             };
             writer.run();
         });
@@ -108,30 +195,38 @@ pub(super) fn start(
 }
 
 struct Writer {
-    path: PathBuf,
-    database: Database,
+    shared: Arc<Shared>,
     queue: mpsc::Receiver<Job>,
     /// The jobs of the transaction at hand, and why a job of it failed.
     group: Vec<(Job, Option<Fault>)>,
     purges: Purges,
-    /// An estimate; other processes write to the WAL too.
-    wal_pages: usize,
-    /// Whether a commit may not be on disk yet.
-    unsynced: bool,
 }
 
 impl Writer {
     fn run(mut self) {
         while let Some(first) = self.next() {
-            let closing = self.collect(first);
-            self.commit();
+            let shared = Arc::clone(&self.shared);
+            let mut guard = shared.lock();
+            let Some(core) = guard.as_mut() else { return };
+            let closing = self.collect(core, first);
+            self.commit(core);
             if let Some(reply) = closing {
-                self.stop(reply);
+                if let Some(core) = guard.take() {
+                    self.stop(core, reply);
+                }
                 return;
             }
-            self.checkpoint_when_due();
+            core.checkpoint_when_due();
         }
-        while self.purges.step(&mut self.database, &self.path) {}
+        while self.purge() {}
+    }
+
+    /// Overwrites some deleted rows. False when there are none.
+    fn purge(&mut self) -> bool {
+        match self.shared.lock().as_mut() {
+            Some(core) => self.purges.step(&mut core.database, &self.shared.path),
+            None => false,
+        }
     }
 
     /// Waits for a job; while nothing waits, deleted rows are overwritten.
@@ -140,12 +235,12 @@ impl Writer {
             match self.queue.try_recv() {
                 Ok(job) => {
                     // Deleting must go on beside a steady stream too.
-                    self.purges.step(&mut self.database, &self.path);
+                    self.purge();
                     return Some(job);
                 }
                 Err(TryRecvError::Disconnected) => return None,
                 Err(TryRecvError::Empty) => {
-                    if !self.purges.step(&mut self.database, &self.path) {
+                    if !self.purge() {
                         return self.queue.blocking_recv();
                     }
                 }
@@ -154,7 +249,7 @@ impl Writer {
     }
 
     /// Fills the group with what waits. Returns who asked to close, if any.
-    fn collect(&mut self, first: Job) -> Option<Reply<()>> {
+    fn collect(&mut self, core: &mut Core, first: Job) -> Option<Reply<()>> {
         let mut bytes = 0;
         let mut next = Some(first);
         while let Some(job) = next {
@@ -175,76 +270,100 @@ impl Writer {
                 None
             };
         }
-        self.wal_pages += bytes / PAGE_BYTES + PAGES_PER_COMMIT;
+        core.wal_pages += bytes / PAGE_BYTES + PAGES_PER_COMMIT;
         None
     }
 
     /// Commits the group and answers its jobs.
-    fn commit(&mut self) {
+    fn commit(&mut self, core: &mut Core) {
         if self.group.is_empty() {
             return;
         }
-        let mut outcome = self.transact(false);
+        let mut outcome = self.transact(core, false);
         if let Err(fault) = &outcome
             && fault.blames_the_job()
         {
-            outcome = self.transact(true);
+            outcome = self.transact(core, true);
         }
         for (job, own) in self.group.drain(..) {
             let result = match (&outcome, own) {
-                (Err(fault), _) => Err(fault.again().into_error(&self.path)),
-                (Ok(()), Some(fault)) => Err(fault.into_error(&self.path)),
+                (Err(fault), _) => Err(fault.again().into_error(&self.shared.path)),
+                (Ok(()), Some(fault)) => Err(fault.into_error(&self.shared.path)),
                 (Ok(()), None) => Ok(()),
             };
+            self.shared.job_done();
             answer(job, result, &mut self.purges);
         }
     }
 
     /// One transaction over the group. With `apart`, a job that is itself to
     /// blame is undone alone and its fault kept beside it.
-    fn transact(&mut self, apart: bool) -> Result<(), Fault> {
-        let done = self.try_transact(apart);
+    fn transact(&mut self, core: &mut Core, apart: bool) -> Result<(), Fault> {
+        let done = self.try_transact(core, apart);
         if done.is_err() {
-            self.database.roll_back();
+            core.database.roll_back();
         }
         done
     }
 
-    fn try_transact(&mut self, apart: bool) -> Result<(), Fault> {
+    fn try_transact(&mut self, core: &mut Core, apart: bool) -> Result<(), Fault> {
         let durable = self
             .group
             .iter()
             .any(|(job, _)| matches!(job, Job::Append { durable: true, .. }));
-        self.database.begin(if durable {
+        core.database.begin(if durable {
             Synchronous::Full
         } else {
             Synchronous::Normal
         })?;
-        if durable && self.unsynced && !self.group.iter().any(|(job, _)| writes_surely(job)) {
-            self.database.touch()?;
+        if durable && core.unsynced && !self.group.iter().any(|(job, _)| writes_surely(job)) {
+            core.database.touch()?;
         }
         for (job, own) in &mut self.group {
             if !apart {
-                run(job, &mut self.database)?;
+                run(job, &mut core.database)?;
                 continue;
             }
-            self.database.statement("SAVEPOINT job")?.execute([])?;
-            match run(job, &mut self.database) {
+            core.database.statement("SAVEPOINT job")?.execute([])?;
+            match run(job, &mut core.database) {
                 Ok(()) => {
-                    self.database.statement("RELEASE job")?.execute([])?;
+                    core.database.statement("RELEASE job")?.execute([])?;
                 }
                 Err(fault) if fault.blames_the_job() => {
-                    self.database.roll_back_job()?;
+                    core.database.roll_back_job()?;
                     *own = Some(fault);
                 }
                 Err(fault) => return Err(fault),
             }
         }
-        self.database.commit()?;
-        self.unsynced = !durable;
+        core.database.commit()?;
+        core.unsynced = !durable;
         Ok(())
     }
 
+    fn stop(mut self, mut core: Core, reply: Reply<()>) {
+        let mut replies = vec![reply];
+        while let Some(job) = self.queue.blocking_recv() {
+            match job {
+                Job::Close { reply } => replies.push(reply),
+                job => self.group.push((job, None)),
+            }
+        }
+        self.commit(&mut core);
+        let mut synced = core.sync(&self.shared.path);
+        while self.purges.step(&mut core.database, &self.shared.path) {}
+        let closed = core.database.connection.close();
+        if let Err((_, error)) = closed {
+            tracing::warn!(%error, "the database did not close cleanly");
+        }
+        for reply in replies {
+            // The error goes to the first who asked; the others learn that it is over.
+            let _ = reply.send(std::mem::replace(&mut synced, Err(StoreError::Stopped)));
+        }
+    }
+}
+
+impl Core {
     fn checkpoint_when_due(&mut self) {
         if self.wal_pages < CHECKPOINT_PAGES {
             return;
@@ -260,29 +379,8 @@ impl Writer {
         }
     }
 
-    fn stop(mut self, reply: Reply<()>) {
-        let mut replies = vec![reply];
-        while let Some(job) = self.queue.blocking_recv() {
-            match job {
-                Job::Close { reply } => replies.push(reply),
-                job => self.group.push((job, None)),
-            }
-        }
-        self.commit();
-        let mut synced = self.sync();
-        while self.purges.step(&mut self.database, &self.path) {}
-        let closed = self.database.connection.close();
-        if let Err((_, error)) = closed {
-            tracing::warn!(%error, "the database did not close cleanly");
-        }
-        for reply in replies {
-            // The error goes to the first who asked; the others learn that it is over.
-            let _ = reply.send(std::mem::replace(&mut synced, Err(StoreError::Stopped)));
-        }
-    }
-
     /// Makes sure that all commits are on disk.
-    fn sync(&mut self) -> Result<(), StoreError> {
+    fn sync(&mut self, path: &Path) -> Result<(), StoreError> {
         if !self.unsynced {
             return Ok(());
         }
@@ -294,7 +392,7 @@ impl Writer {
         if done.is_err() {
             self.database.roll_back();
         }
-        done.map_err(|error| StoreError::from_sqlite(&self.path, error))
+        done.map_err(|error| StoreError::from_sqlite(path, error))
     }
 }
 

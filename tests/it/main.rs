@@ -8,6 +8,7 @@
 mod support;
 mod example;
 mod peers;
+mod clients;
 mod scripted;
 mod store;
 mod vm;

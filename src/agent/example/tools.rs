@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::shell;
-use super::turn::{Failure, Stop, Turn};
+use super::turn::{Stop, Turn};
 use super::wire::lock;
 
 /// Output that a client's terminal keeps, in bytes.
@@ -261,10 +261,11 @@ impl Turn {
             }
             Err(stop) => Err(*stop),
         };
-        // Released also when the turn was cancelled; nobody waits for the answer.
+        // Released also when the turn was cancelled; then nobody waits for the answer.
         let release = ReleaseTerminalRequest::new(session(), terminal);
-        drop(self.wire.request("terminal/release", &release));
+        let released = self.wire.request("terminal/release", &release);
         let (exit, output) = (exit?, output?);
+        let _ = self.wait(&released)?;
         Ok(exit.and_then(|exit| {
             let exit = exit.exit_status;
             let status = match (&exit.exit_code, &exit.signal) {
@@ -299,12 +300,12 @@ impl Turn {
         method: &str,
         params: &impl serde::Serialize,
     ) -> Result<Outcome<T>, Stop> {
-        match self.call(method, params) {
-            Ok(answer) => Ok(serde_json::from_value(answer)
-                .map_err(|error| format!("{method}: the answer was not understood: {error}"))),
-            Err(Failure::Client(error)) => Ok(Err(format!("{method}: {error}"))),
-            Err(Failure::Stop(stop)) => Err(stop),
-        }
+        let answer = self.wire.request(method, params);
+        Ok(match self.wait(&answer)? {
+            Ok(answer) => serde_json::from_value(answer)
+                .map_err(|error| format!("{method}: the answer was not understood: {error}")),
+            Err(error) => Err(format!("{method}: {error}")),
+        })
     }
 
     /// Tells that a tool call has begun, and returns its id.

@@ -2,20 +2,18 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::RecvTimeoutError;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use agent_client_protocol_schema::v1::{
     ClientCapabilities, ContentBlock, ContentChunk, EmbeddedResourceResource, Error,
     SessionNotification, SessionUpdate, StopReason,
 };
-use serde::Serialize;
-use serde_json::Value;
 
 use super::directive::{self, Directive};
 use super::session::{Cancel, Session, now};
 use super::storage::Storage;
-use super::wire::{Wire, lock, notification_line};
+use super::wire::{Answer, Wire, lock, notification_line};
 
 /// Longest title of a session, in characters.
 const TITLE_LIMIT: usize = 60;
@@ -39,18 +37,6 @@ pub(super) struct Turn {
 pub(super) enum Stop {
     Cancelled,
     Refused,
-}
-
-/// How a request to the client failed: the turn ended, or the client refused.
-pub(super) enum Failure {
-    Stop(Stop),
-    Client(Error),
-}
-
-impl From<Stop> for Failure {
-    fn from(stop: Stop) -> Self {
-        Self::Stop(stop)
-    }
 }
 
 impl Turn {
@@ -198,18 +184,16 @@ impl Turn {
         lock(&self.session.record).remember(params.update);
     }
 
-    /// Asks the client something and waits for the answer or the turn's end.
-    pub(super) fn call(&self, method: &str, params: &impl Serialize) -> Result<Value, Failure> {
-        let answer = self.wire.request(method, params);
+    /// Waits for the client's answer, or the turn's end.
+    pub(super) fn wait(&self, answer: &Receiver<Answer>) -> Result<Answer, Stop> {
         loop {
-            match answer.recv_timeout(CANCEL_TICK) {
-                Ok(answer) => {
-                    // An answer that crossed the cancellation comes too late.
-                    self.cancel.check()?;
-                    return answer.map_err(Failure::Client);
-                }
-                Err(RecvTimeoutError::Timeout) => self.cancel.check()?,
-                Err(RecvTimeoutError::Disconnected) => return Err(Stop::Cancelled.into()),
+            let received = answer.recv_timeout(CANCEL_TICK);
+            // An answer that crosses the cancellation comes too late.
+            self.cancel.check()?;
+            match received {
+                Ok(answer) => return Ok(answer),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(Stop::Cancelled),
             }
         }
     }

@@ -1,6 +1,7 @@
 //! What the integration tests stand on: peers that do as they are told.
 
 pub mod bare;
+pub mod clients;
 pub mod model;
 pub mod peers;
 pub mod scripted;

@@ -48,6 +48,13 @@ pub fn program(name: &str) -> PathBuf {
     folder().join("node_modules/.bin").join(name)
 }
 
+/// A `PATH` on which the peers' own Node 24 comes before the system's Node, which
+/// may be older.
+pub fn path() -> String {
+    let bin = folder().join("node_modules/.bin");
+    format!("{}:/usr/local/bin:/usr/bin:/bin", bin.display())
+}
+
 /// pi through pi-acp: asks no permission; 0.2 s to initialize, 0.5 s to a session.
 pub fn pi(port: u16, home: &Path) -> AgentLaunch {
     let model = json!({
@@ -161,8 +168,6 @@ fn launch(name: &str, args: &[&str], home: &Path) -> AgentLaunch {
         home_files: Vec::new(),
     };
     launch.set("HOME", &home.to_string_lossy());
-    // The peers' own Node 24 comes before the system's, which may be older.
-    let path = format!("{}:/usr/local/bin:/usr/bin:/bin", bin.display());
-    launch.set("PATH", &path);
+    launch.set("PATH", &path());
     launch
 }

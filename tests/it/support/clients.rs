@@ -1,0 +1,62 @@
+//! Real clients, installed by `tests/peers/install`, each driving an agent's
+//! command for some prompts. They hand their own environment down to the agent.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+use super::peers;
+
+/// `acpx exec`: one prompt in a session of its own, everything allowed. `agent`
+/// is a command line. Returns every message, of both directions, in order.
+///
+/// # Panics
+/// When acpx fails, with what it said.
+pub fn acpx(agent: &str, env: &BTreeMap<String, String>, cwd: &Path, prompt: &str) -> Vec<Value> {
+    let mut command = Command::new(peers::program("acpx"));
+    command.args(["--agent", agent, "--approve-all", "--format", "json"]);
+    command.args(["exec", prompt]).current_dir(cwd);
+    let output = run(command, env);
+    output
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line}")))
+        .collect()
+}
+
+/// A client of the official TypeScript SDK: the prompts in one session, each
+/// permission allowed once, files offered. Returns one object: `initialize` and
+/// `session` (results), `turns` (results of the prompts), `updates`,
+/// `permissions` (titles), `files` (`write /path`), `exit` (code or signal).
+///
+/// # Panics
+/// When the client fails, with what it said.
+pub fn sdk(agent: &[&str], env: &BTreeMap<String, String>, cwd: &Path, prompts: &[&str]) -> Value {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/sdk-client.mjs");
+    let mut command = Command::new(peers::program("node"));
+    command.arg(script).arg(cwd).args(prompts);
+    command.arg("--").args(agent);
+    serde_json::from_str(&run(command, env)).expect("the client prints one object")
+}
+
+fn run(mut command: Command, env: &BTreeMap<String, String>) -> String {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command
+        .env_clear()
+        .env("PATH", peers::path())
+        .envs(env)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let stdout = String::from_utf8_lossy(&stdout).into_owned();
+    let stderr = String::from_utf8_lossy(&stderr);
+    assert!(
+        status.success(),
+        "{command:?}: {status}\n{stdout}\n{stderr}"
+    );
+    stdout
+}
