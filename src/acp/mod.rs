@@ -5,6 +5,7 @@
 
 pub mod methods;
 pub mod extension;
+pub mod schema;
 pub mod failure;
 
 pub use failure::{Failure, Phase};

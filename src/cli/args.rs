@@ -36,6 +36,25 @@ pub(super) enum Command {
     Stdio(StdioArguments),
     /// Send one prompt and print the reply.
     Run(RunArguments),
+    /// List, show, export and delete stored sessions.
+    #[command(subcommand)]
+    Sessions(SessionsCommand),
+    /// What a session's agent wrote to stderr.
+    Logs(LogsArguments),
+    /// The agents that acpbox knows.
+    #[command(subcommand)]
+    Agents(AgentsCommand),
+    /// The VMs that exist.
+    #[command(subcommand)]
+    Vms(VmsCommand),
+    /// Check what acpbox, its VMs and agents need, and say how to mend it.
+    ///
+    /// Exits with 0 if acpbox is usable, with 1 if not.
+    Doctor(DoctorArguments),
+    /// JSON Schema of acpbox's own methods and of its configuration.
+    Schema(SchemaArguments),
+    /// A completion script for a shell, to be sourced or installed.
+    Completions(CompletionsArguments),
     /// The example agent itself, on stdin and stdout.
     #[command(hide = true)]
     ExampleAgent,
@@ -61,7 +80,7 @@ pub(super) struct RunArguments {
     /// The VM to run it in [default: the workspace's own].
     #[arg(long, value_name = "NAME")]
     pub(super) vm: Option<String>,
-    /// Go on with a stored session.
+    /// Go on with a stored session: its id, or as much of it as is unique.
     #[arg(long, value_name = "ID")]
     pub(super) session: Option<String>,
     /// The working folder [default: this one].
@@ -76,9 +95,187 @@ pub(super) struct RunArguments {
     /// Refuse what the agent asks permission for (the default without a terminal).
     #[arg(long)]
     pub(super) deny: bool,
-    /// What to ask.
+    /// What to ask; standard input is added to it when it is no terminal.
     #[arg(value_name = "PROMPT")]
     pub(super) prompt: Vec<String>,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(super) enum SessionsCommand {
+    /// List sessions, the most recent first.
+    List(SessionsListArguments),
+    /// Print a session's transcript for reading.
+    Show(SessionsShowArguments),
+    /// Write a session's transcript to a file or to stdout.
+    Export(SessionsExportArguments),
+    /// Delete sessions with all that is stored of them.
+    Delete(SessionsDeleteArguments),
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct SessionsListArguments {
+    /// Print a JSON array.
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Only sessions whose working folder this is.
+    #[arg(long, value_name = "FOLDER")]
+    pub(super) cwd: Option<PathBuf>,
+    /// Only sessions with this agent.
+    #[arg(long, value_name = "NAME")]
+    pub(super) agent: Option<String>,
+    /// At most so many.
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) limit: u32,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct SessionsShowArguments {
+    /// A session's id, or as much of it as is unique.
+    #[arg(value_name = "ID")]
+    pub(super) id: String,
+    /// Print one JSON object: the session and its events.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct SessionsExportArguments {
+    /// A session's id, or as much of it as is unique.
+    #[arg(value_name = "ID")]
+    pub(super) id: String,
+    /// `jsonl` has everything, message by message; `markdown` is for reading.
+    #[arg(long, value_enum, default_value_t = ExportFormat::Jsonl)]
+    pub(super) format: ExportFormat,
+    /// Where to write it [default: stdout]; an existing file is replaced.
+    #[arg(long, short, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ExportFormat {
+    Jsonl,
+    Markdown,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct SessionsDeleteArguments {
+    /// Sessions' ids, or as much of each as is unique.
+    #[arg(value_name = "ID", required = true)]
+    pub(super) ids: Vec<String>,
+    /// Do not ask.
+    #[arg(long, short)]
+    pub(super) yes: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct LogsArguments {
+    /// A session's id, or as much of it as is unique.
+    #[arg(value_name = "SESSION")]
+    pub(super) session: String,
+    /// Print each line as a JSON object.
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Go on with what is written, until the session ends.
+    #[arg(long, short)]
+    pub(super) follow: bool,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(super) enum AgentsCommand {
+    /// List the agents, built-in and configured, and whether each is installed.
+    List(JsonArguments),
+    /// Show how an agent is started and what it is told in the present folder.
+    Show(AgentsShowArguments),
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct AgentsShowArguments {
+    /// An agent's name.
+    #[arg(value_name = "NAME")]
+    pub(super) name: String,
+    /// Print a JSON object.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct JsonArguments {
+    /// Print a JSON array.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(super) enum VmsCommand {
+    /// List the VMs that exist, running or not.
+    List(JsonArguments),
+    /// End a running VM and all that runs in it; its disk stays.
+    Stop(VmsStopArguments),
+    /// Delete a stopped VM with its disk.
+    Delete(VmsDeleteArguments),
+    /// A shell, or a command, in a VM.
+    Shell(VmsShellArguments),
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct VmsStopArguments {
+    /// A VM's name.
+    #[arg(value_name = "NAME")]
+    pub(super) name: String,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct VmsDeleteArguments {
+    /// A VM's name.
+    #[arg(value_name = "NAME")]
+    pub(super) name: String,
+    /// Do not ask.
+    #[arg(long, short)]
+    pub(super) yes: bool,
+}
+
+/// The exit code is the command's; 128 and the signal's number when a signal ended it.
+#[derive(Debug, Clone, Args)]
+pub(super) struct VmsShellArguments {
+    /// A VM's name [default: the one of this folder].
+    #[arg(value_name = "NAME")]
+    pub(super) name: Option<String>,
+    /// What to run instead of a shell.
+    #[arg(value_name = "COMMAND", last = true)]
+    pub(super) command: Vec<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct DoctorArguments {
+    /// Print a JSON array of checks.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct SchemaArguments {
+    /// Which one to print.
+    #[arg(value_enum, default_value_t = SchemaName::Acpbox)]
+    pub(super) name: SchemaName,
+    /// Write all of them into this folder instead.
+    #[arg(long, short, value_name = "FOLDER", conflicts_with = "name")]
+    pub(super) output: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum SchemaName {
+    /// Types of `_meta.acpbox` and of the `_acpbox/*` methods.
+    Acpbox,
+    /// The `_acpbox/*` methods, as an OpenRPC document.
+    Openrpc,
+    /// The configuration file.
+    Config,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct CompletionsArguments {
+    #[arg(value_enum)]
+    pub(super) shell: clap_complete::Shell,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -1,6 +1,7 @@
 //! Exit codes. They are part of the interface: scripts read them.
 
 use crate::acp::{Failure, Phase};
+use crate::agent::catalog::CatalogError;
 use crate::config::ConfigError;
 
 /// An exit code.
@@ -17,6 +18,11 @@ pub const CANCELLED: Code = Code(4);
 /// The agent or its VM failed.
 pub const AGENT: Code = Code(5);
 
+/// A command that cannot be meant so; says what would be right.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
 impl From<Code> for std::process::ExitCode {
     fn from(code: Code) -> std::process::ExitCode {
         std::process::ExitCode::from(code.0)
@@ -26,14 +32,19 @@ impl From<Code> for std::process::ExitCode {
 /// The code of an error that ended a command.
 pub fn of(error: &anyhow::Error) -> Code {
     if let Some(failure) = error.downcast_ref::<Failure>() {
-        return match failure.data.phase {
-            Phase::Request => USAGE,
-            Phase::Store => FAILED,
-            _ => AGENT,
-        };
+        return of_failure(failure);
     }
-    if error.is::<ConfigError>() || error.is::<crate::agent::catalog::CatalogError>() {
+    if error.is::<ConfigError>() || error.is::<CatalogError>() || error.is::<Usage>() {
         return USAGE;
     }
     FAILED
+}
+
+/// The code of a failure that a request was answered with.
+pub fn of_failure(failure: &Failure) -> Code {
+    match failure.data.phase {
+        Phase::Request => USAGE,
+        Phase::Store => FAILED,
+        _ => AGENT,
+    }
 }

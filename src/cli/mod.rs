@@ -3,8 +3,24 @@
 mod args;
 mod context;
 pub mod exit;
+mod output;
 pub mod render;
+mod client;
+mod transcript;
+mod locks;
+mod confirm;
+mod table;
+
 mod stdio;
+mod run;
+mod sessions;
+mod logs;
+mod agents;
+mod vms;
+mod doctor;
+mod boot_check;
+pub mod schema;
+mod completions;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -30,12 +46,21 @@ pub fn main() -> ExitCode {
     let outcome = match command {
         Command::ExampleAgent => return crate::agent::example::run(),
         Command::Stdio(stdio) => stdio::run(&arguments.global, &stdio),
-        Command::Run(_) => unimplemented!(),
+        Command::Run(run) => run::run(&arguments.global, &run),
+        Command::Sessions(command) => sessions::run(&arguments.global, &command),
+        Command::Logs(logs) => logs::run(&arguments.global, &logs),
+        Command::Agents(command) => agents::run(&arguments.global, &command),
+        Command::Vms(command) => vms::run(&arguments.global, &command),
+        Command::Doctor(doctor) => doctor::run(&arguments.global, &doctor),
+        Command::Schema(schema) => schema::run(&schema),
+        Command::Completions(completions) => completions::run(&completions),
     };
     match outcome {
         Ok(code) => code.into(),
+        // Whoever read has read enough.
+        Err(error) if error.is::<output::Closed>() => exit::DONE.into(),
         Err(error) => {
-            eprintln!("acpbox: {error:#}");
+            output::say(&format!("{error:#}"));
             exit::of(&error).into()
         }
     }

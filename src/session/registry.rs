@@ -69,6 +69,11 @@ impl Registry {
         });
     }
 
+    /// The file whose lock is the right to drive a session; absent while nobody does.
+    pub fn lease_path(&self, id: &str) -> PathBuf {
+        self.leases.join(id)
+    }
+
     /// Takes the right to drive a session; one process has it at a time.
     pub fn lease(&self, id: &str) -> Result<Lease, Failure> {
         let io = |error: std::io::Error| {
@@ -79,7 +84,7 @@ impl Registry {
             Failure::internal(Phase::Session, what)
         };
         std::fs::create_dir_all(&self.leases).map_err(io)?;
-        let path = self.leases.join(id);
+        let path = self.lease_path(id);
         loop {
             let file = File::create(&path).map_err(io)?;
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {

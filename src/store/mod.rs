@@ -128,6 +128,18 @@ impl Store {
             .await
     }
 
+    /// The sessions whose id begins with `prefix`, newest activity first.
+    pub async fn sessions_beginning_with(
+        &self,
+        prefix: &str,
+        limit: usize,
+    ) -> Result<Vec<SessionRow>, StoreError> {
+        let prefix = prefix.to_owned();
+        self.readers
+            .read(move |connection| sessions::beginning_with(connection, &prefix, limit))
+            .await
+    }
+
     /// Removes a session with its events and logs, overwriting their pages.
     /// `None` if there was none. The session is out of sight at once; this ends
     /// when its last row is overwritten, and others write meanwhile.

@@ -91,6 +91,22 @@ pub(super) fn list(
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
+/// Those whose id begins so, newest activity first.
+pub(super) fn beginning_with(
+    connection: &Connection,
+    prefix: &str,
+    limit: usize,
+) -> Result<Vec<SessionRow>, Fault> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM sessions WHERE id >= ?1 AND id < ?2 ORDER BY updated DESC LIMIT ?3"
+    ))?;
+    // No character sorts above this one.
+    let end = format!("{prefix}\u{10ffff}");
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = statement.query_map(params![prefix, end, limit], read)?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
 fn read(row: &Row<'_>) -> rusqlite::Result<SessionRow> {
     Ok(SessionRow {
         id: row.get(0)?,

@@ -1,0 +1,143 @@
+//! A small ACP client of acpbox's own server, inside the process.
+
+use std::sync::Arc;
+
+use tokio::io::{DuplexStream, ReadHalf};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::rpc::codec::{Decoder, Frame};
+use crate::rpc::{BatchReader, Body, Message, Outbox, Outcome, message, write_loop};
+use crate::server::{self, Server};
+
+/// Room between client and server, in bytes.
+const PIPE_BYTES: usize = 64 * 1024;
+
+/// A connection to a server that serves nobody else.
+pub(super) struct Client {
+    outbox: Outbox,
+    reader: BatchReader<ReadHalf<DuplexStream>>,
+    depth: usize,
+    last_id: u64,
+    shutdown: CancellationToken,
+    serving: JoinHandle<server::Ending>,
+}
+
+/// What the server sent. Ids, params, results and errors are raw JSON.
+pub(super) enum Incoming {
+    Request {
+        id: String,
+        method: String,
+        params: String,
+    },
+    Notification {
+        method: String,
+        params: String,
+    },
+    Response {
+        id: u64,
+        outcome: Result<String, String>,
+    },
+}
+
+/// The server ended the connection.
+#[derive(Debug, thiserror::Error)]
+#[error("acpbox's own server ended the connection")]
+pub(super) struct Ended;
+
+impl Client {
+    /// Starts serving on the runtime that this is called in.
+    pub(super) fn connect(server: Arc<Server>) -> Client {
+        let limits = &server.host.config.limits;
+        let (line_bytes, depth) = (limits.line_bytes, limits.depth);
+        let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
+        let (input, output) = tokio::io::split(theirs);
+        let shutdown = CancellationToken::new();
+        let token = shutdown.clone();
+        let serving = tokio::spawn(server::serve(server, input, output, token, || false));
+        let (reading, writing) = tokio::io::split(ours);
+        let (outbox, queue) = Outbox::new();
+        tokio::spawn(write_loop(queue, writing));
+        Client {
+            outbox,
+            reader: BatchReader::new(reading, Decoder::lines(line_bytes)),
+            depth,
+            last_id: 0,
+            shutdown,
+            serving,
+        }
+    }
+
+    /// Sends a request; its answer comes under the id that is returned.
+    pub(super) async fn request(&mut self, method: &str, params: &str) -> Result<u64, Ended> {
+        self.last_id += 1;
+        let line = message::request(self.last_id, method, params);
+        self.outbox.send(&line).await.map_err(|_| Ended)?;
+        Ok(self.last_id)
+    }
+
+    pub(super) async fn notify(&self, method: &str, params: &str) -> Result<(), Ended> {
+        let line = message::notification(method, params);
+        self.outbox.send(&line).await.map_err(|_| Ended)
+    }
+
+    /// Answers a request of the server's.
+    pub(super) async fn respond(
+        &self,
+        id: &str,
+        outcome: Result<&str, (i32, &str)>,
+    ) -> Result<(), Ended> {
+        let line = match outcome {
+            Ok(result) => message::result(id, result),
+            Err((code, what)) => {
+                let error = jsonrpsee_types::ErrorObjectOwned::owned(code, what, None::<()>);
+                message::error(id, &error)
+            }
+        };
+        self.outbox.send(&line).await.map_err(|_| Ended)
+    }
+
+    /// Waits for messages: all that came at once. Safe to drop while it waits.
+    pub(super) async fn receive(&mut self) -> Result<Vec<Incoming>, Ended> {
+        let mut frames = Vec::new();
+        if !matches!(self.reader.read(&mut frames).await, Ok(true)) {
+            return Err(Ended);
+        }
+        let messages = frames.iter().filter_map(|frame| match frame {
+            Frame::Message(line) => read(line, self.depth),
+            Frame::TooLong { .. } | Frame::Broken(_) => None,
+        });
+        Ok(messages.collect())
+    }
+
+    /// Ends the connection; sessions live on.
+    pub(super) async fn close(self) {
+        self.shutdown.cancel();
+        let _ = self.serving.await;
+    }
+}
+
+/// `None` for what is no message: the server writes none such.
+fn read(line: &[u8], depth: usize) -> Option<Incoming> {
+    // The server's own additions to a message may nest a little deeper.
+    let parsed = Message::parse(line, depth.saturating_add(16)).ok()?;
+    let raw = |params: Option<&str>| params.unwrap_or("{}").to_owned();
+    Some(match parsed.body {
+        Body::Request { id, method, params } => Incoming::Request {
+            id: id.to_owned(),
+            method: method.into_owned(),
+            params: raw(params),
+        },
+        Body::Notification { method, params } => Incoming::Notification {
+            method: method.into_owned(),
+            params: raw(params),
+        },
+        Body::Response { id, outcome } => Incoming::Response {
+            id: id.parse().ok()?,
+            outcome: match outcome {
+                Outcome::Result(result) => Ok(result.to_owned()),
+                Outcome::Error(error) => Err(error.to_owned()),
+            },
+        },
+    })
+}

@@ -1,0 +1,117 @@
+//! `acpbox run`: one prompt, for people and pipes.
+//!
+//! An ACP client of acpbox's own server, in one process with it. What is shown
+//! is read from the transcript, so that every format shows what is stored.
+//!
+//! - `prompt`: what to ask. `consent`: what may be answered for the person.
+//! - `conversation`: the loop. `show`: the formats. `signals`: Ctrl-C.
+
+mod prompt;
+mod consent;
+mod terminal;
+mod signals;
+mod show;
+mod conversation;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::args::{Global, RunArguments};
+use super::context::{self, Context};
+use super::exit::{Code, Usage};
+use super::{locks, transcript};
+use crate::session::Host;
+use crate::store::SessionRow;
+use consent::Consent;
+use conversation::{Conversation, Subject};
+use show::Show;
+use signals::Signals;
+
+/// How long sessions and VMs may take to end: in peace, and when told to stop at once.
+const END_PATIENCE: Duration = Duration::from_secs(15);
+const STOP_PATIENCE: Duration = Duration::from_secs(3);
+
+pub(super) fn run(global: &Global, arguments: &RunArguments) -> anyhow::Result<Code> {
+    let context = Context::new(global, arguments.agent.as_deref(), arguments.vm.as_deref())?;
+    if arguments.session.is_none() {
+        context.catalog.get(&context.config.default_agent)?;
+    }
+    let cwd = folder(arguments.cwd.clone())?;
+    let prompt = prompt::read(&arguments.prompt, context.config.limits.line_bytes)?;
+    let runtime = context::runtime()?;
+    let code = runtime.block_on(async {
+        let server = context.server()?;
+        let host = Arc::clone(&server.host);
+        let mut signals = Signals::new()?;
+        let outcome = async {
+            let subject = match &arguments.session {
+                Some(id) => Subject::Stored(stored(&host, id, arguments).await?),
+                None => Subject::New(cwd),
+            };
+            let show = Show::new(arguments.format, global.verbose > 0);
+            let consent = Consent::new(arguments.yes, arguments.deny);
+            Conversation::new(server, show, consent, &mut signals)
+                .hold(subject, &prompt)
+                .await
+        }
+        .await;
+        let patience = if signals.are_urgent() {
+            STOP_PATIENCE
+        } else {
+            END_PATIENCE
+        };
+        tokio::select! {
+            ended = tokio::time::timeout(patience, host.shutdown()) => {
+                if ended.is_err() {
+                    tracing::warn!("sessions and VMs did not end in time; they end with acpbox");
+                }
+            }
+            () = signals.stop_at_once() => {}
+        }
+        outcome
+    });
+    // A read of a terminal cannot be called off.
+    runtime.shutdown_background();
+    code
+}
+
+fn folder(asked: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+    let folder = match asked {
+        Some(folder) => std::path::absolute(&folder)?,
+        None => std::env::current_dir()
+            .map_err(|error| Usage(format!("the working folder is gone ({error}); use --cwd")))?,
+    };
+    match std::fs::metadata(&folder) {
+        Ok(found) if found.is_dir() => Ok(folder),
+        Ok(_) => Err(Usage(format!(
+            "--cwd {} is a file; name a folder",
+            folder.display()
+        ))
+        .into()),
+        Err(error) => Err(Usage(format!("--cwd {}: {error}", folder.display())).into()),
+    }
+}
+
+/// The stored session to go on with.
+async fn stored(host: &Host, given: &str, arguments: &RunArguments) -> anyhow::Result<SessionRow> {
+    let row = transcript::find(&host.store, given).await?;
+    let differs =
+        |asked: &Option<String>, kept: &str| asked.as_deref().is_some_and(|asked| asked != kept);
+    if differs(&arguments.agent, &row.agent) || differs(&arguments.vm, &row.vm) {
+        let what = format!(
+            "session {} belongs to agent `{}` in VM `{}`; leave out --agent and --vm",
+            row.id, row.agent, row.vm
+        );
+        return Err(Usage(what).into());
+    }
+    if let Some(holder) = locks::holders(&host.registry.lease_path(&row.id)).first() {
+        anyhow::bail!(
+            "session {} is live in another acpbox process ({holder}); end that one first, \
+             or read along with `acpbox sessions show {}`",
+            row.id,
+            row.id
+        );
+    }
+    Ok(row)
+}

@@ -1,0 +1,51 @@
+//! `acpbox sessions delete`.
+
+use super::Desk;
+use crate::cli::args::SessionsDeleteArguments;
+use crate::cli::confirm::confirm;
+use crate::cli::exit::{self, Code};
+use crate::cli::output;
+use crate::cli::render::printable_line;
+use crate::cli::transcript;
+use crate::store::SessionRow;
+
+pub(super) async fn run(desk: &Desk, arguments: &SessionsDeleteArguments) -> anyhow::Result<Code> {
+    // All are looked up before any is deleted: a wrong id then costs nothing.
+    let mut rows: Vec<SessionRow> = Vec::new();
+    for id in &arguments.ids {
+        let row = transcript::find(&desk.store, id).await?;
+        if let Some(holder) = desk.holder(&row.id) {
+            anyhow::bail!(
+                "session {} is live in process {holder}; end that one first",
+                row.id
+            );
+        }
+        if !rows.iter().any(|known| known.id == row.id) {
+            rows.push(row);
+        }
+    }
+    let named = rows.iter().map(|row| {
+        let title = printable_line(row.title.as_deref().unwrap_or_default());
+        format!("\n  {} {title}", row.id)
+    });
+    let what = if rows.len() == 1 {
+        "this session and its"
+    } else {
+        "these sessions and their"
+    };
+    let question = format!("Delete {what} transcript?{}", named.collect::<String>());
+    if !confirm(&question, arguments.yes)? {
+        output::say("nothing was deleted");
+        return Ok(exit::CANCELLED);
+    }
+    for row in rows {
+        let _lease = desk.registry.lease(&row.id)?;
+        if let Some(deleted) = desk.store.delete_session(&row.id).await? {
+            output::say(&format!(
+                "deleted session {} ({} events, {} log lines)",
+                row.id, deleted.events, deleted.log_lines
+            ));
+        }
+    }
+    Ok(exit::DONE)
+}

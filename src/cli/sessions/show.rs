@@ -1,0 +1,100 @@
+//! `acpbox sessions show`: a transcript for reading.
+
+use serde_json::value::RawValue;
+
+use super::Desk;
+use crate::cli::args::SessionsShowArguments;
+use crate::cli::exit::{self, Code};
+use crate::cli::output::{self, Output};
+use crate::cli::render::{TerminalOptions, TerminalRenderer, printable_line};
+use crate::cli::table::local_time;
+use crate::cli::transcript::{self, Follower};
+use crate::server::extension;
+use crate::store::SessionRow;
+
+/// Columns of text where no terminal says how many: long lines of tools are cut.
+const PIPE_WIDTH: usize = 120;
+
+pub(super) async fn run(desk: &Desk, arguments: &SessionsShowArguments) -> anyhow::Result<Code> {
+    let row = transcript::find(&desk.store, &arguments.id).await?;
+    let mut output = Output::new();
+    if arguments.json {
+        json(desk, &row, &mut output).await?;
+    } else {
+        text(desk, &row, &mut output).await?;
+    }
+    output.flush()?;
+    Ok(exit::DONE)
+}
+
+async fn text(desk: &Desk, row: &SessionRow, output: &mut Output) -> anyhow::Result<()> {
+    let style = if output.color {
+        anstyle::Style::new().dimmed()
+    } else {
+        anstyle::Style::new()
+    };
+    let head = format!(
+        "session {} · {} in {} · {} · {}",
+        row.id,
+        row.agent,
+        row.vm,
+        row.cwd.display(),
+        local_time(row.created)
+    );
+    output.line(&format!("{style}{}{style:#}\n", printable_line(&head)))?;
+    let mut renderer = TerminalRenderer::new(TerminalOptions {
+        color: output.color,
+        width: output.width.min(if output.is_terminal {
+            usize::MAX
+        } else {
+            PIPE_WIDTH
+        }),
+        ..TerminalOptions::default()
+    });
+    let mut follower = Follower::new(&row.id, 0);
+    let mut shown = String::new();
+    loop {
+        let events = follower.next(&desk.store).await?;
+        if events.is_empty() {
+            break;
+        }
+        for event in &events {
+            renderer.feed(event, &mut shown)?;
+        }
+        output.text(&std::mem::take(&mut shown))?;
+    }
+    renderer.finish(&mut shown)?;
+    output.text(&shown)?;
+    if let Some(holder) = desk.holder(&row.id) {
+        output.flush()?;
+        output::say(&format!(
+            "the session is live in process {holder}; this is what it had said until now"
+        ));
+    }
+    Ok(())
+}
+
+/// One object, written as it is read: `session`, then `events` byte for byte.
+async fn json(desk: &Desk, row: &SessionRow, output: &mut Output) -> anyhow::Result<()> {
+    let info = serde_json::to_string(&desk.info(row))?;
+    let options =
+        RawValue::from_string(row.options.clone()).unwrap_or_else(|_| RawValue::NULL.to_owned());
+    output.text(&format!(
+        "{{\"session\":{info},\n\"options\":{options},\n\"events\":["
+    ))?;
+    let mut follower = Follower::new(&row.id, 0);
+    let mut separator = "\n";
+    loop {
+        let events = follower.next(&desk.store).await?;
+        if events.is_empty() {
+            break;
+        }
+        for event in events {
+            let event = serde_json::to_string(&extension::event(event)?)?;
+            output.text(separator)?;
+            output.text(&event)?;
+            separator = ",\n";
+        }
+    }
+    output.line("\n]}")
+}
