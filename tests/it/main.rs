@@ -9,6 +9,7 @@ mod support;
 mod example;
 mod peers;
 mod clients;
+mod real_agents;
 mod scripted;
 mod store;
 mod vm;
