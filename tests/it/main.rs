@@ -10,6 +10,7 @@ mod example;
 mod peers;
 mod clients;
 mod real_agents;
+mod real_clients;
 mod scripted;
 mod store;
 mod vm;

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use crate::support::bare::{Bare, prompt};
 use crate::support::model::Model;
-use crate::support::peers::{self, AgentLaunch, Launcher};
-use crate::support::site::{GUEST_HOME, Site};
+use crate::support::peers::{self, Launcher};
+use crate::support::site::{GUEST_HOME, Site, agent_table};
 
 #[test]
 fn pi_works_in_a_vm() {
@@ -39,10 +39,10 @@ fn check(name: &str, launcher: Launcher, permissions: usize, tier: &str) {
     let site = Site::with_peers();
     let workspace = site.repository("project");
     let launch = launcher(model.port(), Path::new(GUEST_HOME));
-    site.configure(&table(name, &launch));
+    site.configure(&agent_table(name, &launch));
 
     let mut acpbox = site.connect(&["--agent", name]);
-    furnish(&site, &mut acpbox, &workspace, &[&launch]);
+    site.furnish(&mut acpbox, &workspace, &[&launch]);
     let meta = json!({"acpbox": {
         "env": {"FROM_THE_CLIENT": "a value with spaces"},
         "additionalInstructions": "Answer in the language of the lighthouse keepers.",
@@ -154,9 +154,9 @@ fn two_agents_in_one_vm_see_each_others_files() {
     let workspace = site.repository("project");
     let launches = [peers::pi, peers::claude].map(|it| it(model.port(), Path::new(GUEST_HOME)));
     let [pi, claude] = &launches;
-    site.configure(&(table("pi", pi) + &table("claude", claude)));
+    site.configure(&(agent_table("pi", pi) + &agent_table("claude", claude)));
     let mut acpbox = site.connect(&[]);
-    furnish(&site, &mut acpbox, &workspace, &[pi, claude]);
+    site.furnish(&mut acpbox, &workspace, &[pi, claude]);
     let [first, second] = ["pi", "claude"].map(|name| {
         let meta = json!({"acpbox": {"agent": name}});
         let params = json!({"cwd": workspace, "mcpServers": [], "_meta": meta});
@@ -176,32 +176,6 @@ fn two_agents_in_one_vm_see_each_others_files() {
     let read = |name: &str| std::fs::read_to_string(workspace.join(name)).unwrap();
     assert_eq!(read("seen-by-the-first"), "second\n");
     assert_eq!(read("seen-by-the-second"), "first\n");
-}
-
-/// Boots the workspace's VM by a session of the example agent and puts the
-/// agents' files into its home.
-fn furnish(site: &Site, acpbox: &mut Bare, workspace: &Path, launches: &[&AgentLaunch]) {
-    let meta = json!({"acpbox": {"agent": "example"}});
-    let params = json!({"cwd": workspace, "mcpServers": [], "_meta": meta});
-    acpbox.request("session/new", params);
-    let list = acpbox.request("_acpbox/vm/list", json!({}));
-    let vm = list["vms"][0]["name"].as_str().unwrap();
-    for launch in launches {
-        launch.write_home(&site.vm_home(vm));
-    }
-}
-
-/// `[agents.NAME]` with the launch's environment. The program is found on PATH.
-fn table(name: &str, launch: &AgentLaunch) -> String {
-    let own = ["HOME", "PATH", "PI_ACP_PI_COMMAND"];
-    let env = launch
-        .env
-        .iter()
-        .filter(|(name, _)| !own.contains(&name.as_str()));
-    let env: Vec<String> = env
-        .map(|(name, value)| format!("{name} = {value:?}"))
-        .collect();
-    format!("[agents.{name}]\nenv = {{ {} }}\n", env.join(", "))
 }
 
 /// All that the model was told besides the tools.

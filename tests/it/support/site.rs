@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::bare::Bare;
-use super::peers;
+use super::peers::{self, AgentLaunch};
 
 /// What system programs need.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
@@ -40,9 +40,8 @@ impl Site {
     /// One where the real agents and clients are found on PATH, as installed
     /// by `tests/peers/install`.
     pub fn with_peers() -> Site {
-        let bin = peers::folder().join("node_modules/.bin");
         Site {
-            path: format!("{}:{PATH}", bin.display()),
+            path: peers::path(),
             ..Site::new()
         }
     }
@@ -133,6 +132,24 @@ impl Site {
         acpbox
     }
 
+    /// Boots the workspace's VM by a session of the example agent, and puts the
+    /// agents' files into its home.
+    pub fn furnish(&self, acpbox: &mut Bare, workspace: &Path, launches: &[&AgentLaunch]) {
+        let meta = json!({"acpbox": {"agent": "example"}});
+        let params = json!({"cwd": workspace, "mcpServers": [], "_meta": meta});
+        let created = acpbox.request("session/new", params);
+        let vm = created["_meta"]["acpbox"]["vm"].as_str().unwrap();
+        let list = acpbox.request("_acpbox/vm/list", json!({}));
+        let vms = list["vms"].as_array().unwrap();
+        assert!(
+            vms.iter().any(|it| it["name"] == vm),
+            "{vm} is not in {list}"
+        );
+        for launch in launches {
+            launch.write_home(&self.vm_home(vm));
+        }
+    }
+
     /// What of this site's guests is alive, now and later.
     pub fn watch(&self) -> Watch {
         let mut watch = Watch {
@@ -200,6 +217,16 @@ impl Watch {
             || cwd.starts_with(&self.folder)
             || read("environ").contains(&self.folder)
     }
+}
+
+/// `[agents.NAME]` with a launch's environment. The program is found on PATH.
+pub fn agent_table(name: &str, launch: &AgentLaunch) -> String {
+    let own = ["HOME", "PATH", "PI_ACP_PI_COMMAND"];
+    let env = (launch.env.iter()).filter(|(name, _)| !own.contains(&name.as_str()));
+    let env: Vec<String> = env
+        .map(|(name, value)| format!("{name} = {value:?}"))
+        .collect();
+    format!("[agents.{name}]\nenv = {{ {} }}\n", env.join(", "))
 }
 
 /// `initialize`'s params.
