@@ -9,6 +9,8 @@ mod support;
 mod example;
 mod peers;
 mod clients;
+mod real_agents;
+mod real_clients;
 mod scripted;
 mod store;
 mod vm;

@@ -10,6 +10,7 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use super::git::{self, Repository};
+use super::placeholder::is_hollow;
 use super::sentinel::Watched;
 use super::workspace::Shares;
 use crate::vm::BootError;
@@ -29,8 +30,8 @@ pub(super) struct Protection {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Hollow {
     pub(super) path: PathBuf,
-    /// An empty file, for git's own; else an empty folder, which git does not
-    /// see in a work tree.
+    /// An empty file, for git's own, or a `.gitignore` that ignores itself; else an
+    /// empty folder. Git sees none of them in a work tree.
     pub(super) is_file: bool,
 }
 
@@ -70,9 +71,15 @@ impl Protection {
             let kind = match fs::symlink_metadata(&path) {
                 Ok(data) => data.file_type(),
                 Err(_) if is_last => {
-                    let is_file = inside_git && !path.ends_with("hooks");
+                    let is_file =
+                        (inside_git && !path.ends_with("hooks")) || path.ends_with(".gitignore");
                     self.hollow.insert(Hollow { path, is_file });
                     return;
+                }
+                // Made before what it is to hold: sets are in order.
+                Err(_) if self.hollow.iter().any(|hollow| hollow.path == path) => {
+                    current = path;
+                    continue;
                 }
                 // Nothing there to hold the name.
                 Err(_) => return,
@@ -87,7 +94,7 @@ impl Protection {
                 path
             };
             if is_last || current.is_file() {
-                if is_empty(&current) {
+                if is_hollow(&current) {
                     let is_file = current.is_file();
                     self.hollow.insert(Hollow {
                         path: current.clone(),
@@ -153,13 +160,6 @@ impl Protection {
         for file in &parts.worktree_files {
             self.guard(common, file, true);
         }
-    }
-}
-
-fn is_empty(path: &Path) -> bool {
-    match fs::read_dir(path) {
-        Ok(mut entries) => entries.next().is_none(),
-        Err(_) => fs::metadata(path).is_ok_and(|data| data.len() == 0),
     }
 }
 

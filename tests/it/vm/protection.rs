@@ -343,3 +343,36 @@ async fn a_second_view_of_a_workspace_is_protected_too() {
         .await;
     guest.stop().await;
 }
+
+#[tokio::test]
+async fn an_absent_ignore_file_is_made_and_gone_afterwards() {
+    // `.opencode` absent, and a folder of the user's without the file.
+    for has_folder in [false, true] {
+        let lab = Lab::new();
+        git(&lab.workspace(), &["init", "-q"]);
+        if has_folder {
+            fs::create_dir(lab.workspace().join(".opencode")).unwrap();
+            fs::write(lab.workspace().join(".opencode/command.md"), "x").unwrap();
+        }
+        let before = inventory(&lab.workspace());
+        let spec = |name| VmSpec {
+            protected: [".opencode", ".opencode/.gitignore"]
+                .map(PathBuf::from)
+                .to_vec(),
+            ..lab.spec(name)
+        };
+        let first = lab.boot_with(spec("one")).await;
+        let second = lab.boot_with(spec("two")).await;
+        first.stop().await;
+        let seen = second
+            .succeed("cat .opencode/.gitignore; git status --porcelain")
+            .await;
+        let others = if has_folder { "\n?? .opencode/" } else { "" };
+        assert_eq!(seen, format!(".gitignore{others}"));
+        second.fail("echo x > .opencode/.gitignore").await;
+        second.fail("rm .opencode/.gitignore").await;
+        second.fail("echo x > .opencode/plugin.js").await;
+        second.stop().await;
+        assert_eq!(inventory(&lab.workspace()), before);
+    }
+}
