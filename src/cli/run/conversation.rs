@@ -450,7 +450,7 @@ fn failure_of(error: &str) -> Failure {
     );
     failure.code = code.unwrap_or(failure.code);
     match (ours, data) {
-        (Some(ours), _) => failure.data = ours,
+        (Some(ours), _) => failure.data = Box::new(ours),
         (None, Some(data)) => failure = failure.hint(format!("the agent adds: {data}")),
         (None, None) => {}
     }
