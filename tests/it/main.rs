@@ -8,7 +8,9 @@
 mod support;
 mod example;
 mod peers;
+mod cli;
 mod clients;
+mod schema;
 mod scripted;
 mod store;
 mod vm;
