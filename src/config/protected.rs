@@ -34,6 +34,8 @@ pub const DEFAULT_PROTECTED: &[&str] = &[
     ".cursor",
     ".gemini",
     ".opencode",
+    // opencode ends when it cannot write this file into a folder that lacks it.
+    ".opencode/.gitignore",
     ".pi",
     ".qwen",
     ".mcp.json",

@@ -111,7 +111,9 @@ impl VmSettings {
                     );
                     return Err(scope.wrong(key, problem));
                 }
-                settings.protected.retain(|protected| *protected != name);
+                settings
+                    .protected
+                    .retain(|protected| !protected.starts_with(&name));
             }
         }
         if let Some(sleep_after) = raw.sleep_after {

@@ -374,6 +374,10 @@ impl Host {
             .catalog
             .get(&row.agent)
             .map_err(|error| Failure::invalid_params(format!("`_meta.acpbox.agent`: {error}")))?;
+        let agent = &match plan.driver.as_str() {
+            "host" => agent.clone(),
+            _ => agent.clone().caged(),
+        };
         let located = self
             .locate(agent, plan)
             .map_err(|error| Failure::internal(Phase::Spawn, error.to_string()))?;

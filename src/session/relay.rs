@@ -35,7 +35,9 @@ impl Live {
         let mut exit = self.agent.exit.clone();
         let mut deadline: Option<Instant> = None;
         let mut stderr_open = true;
-        let mut flush_at: Option<Instant> = None;
+        // One timer for all: setting one costs more than letting it run out.
+        let mut flush = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
+        let mut is_flush_due = false;
         loop {
             let late = async {
                 match deadline {
@@ -43,18 +45,10 @@ impl Live {
                     None => std::future::pending().await,
                 }
             };
-            let flush = async {
-                match flush_at {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 biased;
                 read = output.messages.read(&mut frames) => match read {
                     Ok(true) => {
-                        // This commits what was noted, too.
-                        flush_at = None;
                         if !self.relay(&mut frames).await {
                             break;
                         }
@@ -68,11 +62,12 @@ impl Live {
                 () = ended(&mut exit), if deadline.is_none() => {
                     deadline = Some(Instant::now() + LAST_WORDS);
                 }
-                () = self.noted.notified(), if flush_at.is_none() => {
-                    flush_at = Some(Instant::now() + NOTED);
+                () = self.noted.notified(), if !is_flush_due => {
+                    flush.as_mut().reset(Instant::now() + NOTED);
+                    is_flush_due = true;
                 }
-                () = flush => {
-                    flush_at = None;
+                () = &mut flush, if is_flush_due => {
+                    is_flush_due = false;
                     if let Err(failure) = self.flush().await {
                         self.end_with(failure);
                         break;

@@ -11,6 +11,8 @@ mod peers;
 mod cli;
 mod clients;
 mod schema;
+mod real_agents;
+mod real_clients;
 mod scripted;
 mod store;
 mod vm;

@@ -18,6 +18,7 @@ mod isolation;
 mod limits;
 mod processes;
 mod protection;
+mod speed;
 
 /// Nothing here takes longer, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::agent::instructions::Channel;
 
-use super::{Agent, Companion, EXAMPLE, KnownCapabilities, Source};
+use super::{Agent, Caged, Companion, EXAMPLE, KnownCapabilities, Source};
 
 /// An [`Agent`] as a constant.
 pub(super) struct BuiltIn {
@@ -18,6 +18,11 @@ pub(super) struct BuiltIn {
     companions: &'static [(&'static str, &'static str)],
     env: &'static [(&'static str, &'static str)],
     pass_env: &'static [&'static str],
+    /// Arguments and variables only for a VM that isolates.
+    caged: (
+        &'static [&'static str],
+        &'static [(&'static str, &'static str)],
+    ),
     channel: fn() -> Channel,
     known: Option<KnownCapabilities>,
 }
@@ -43,6 +48,7 @@ pub(super) const AGENTS: &[BuiltIn] = &[
             "ANTHROPIC_MODEL",
             "CLAUDE_CODE_OAUTH_TOKEN",
         ],
+        caged: (&[], &[]),
         channel: || Channel::Meta("/systemPrompt/append".to_owned()),
         known: Some(KnownCapabilities {
             version: "0.100.0",
@@ -65,6 +71,12 @@ pub(super) const AGENTS: &[BuiltIn] = &[
         companions: &[],
         env: &[],
         pass_env: &["OPENAI_API_KEY", "OPENAI_BASE_URL", "CODEX_API_KEY"],
+        // Its own sandbox needs user namespaces, which a guest cannot make: every
+        // command would fail. What it asks permission for stays as it is set.
+        caged: (
+            &["-c", "sandbox_mode=\"danger-full-access\""],
+            &[("CODEX_CONFIG", r#"{"sandbox_mode":"danger-full-access"}"#)],
+        ),
         channel: || Channel::Codex,
         known: Some(KnownCapabilities {
             // Zed's earlier adapter of the same name (0.16.0) announces the same.
@@ -88,6 +100,7 @@ pub(super) const AGENTS: &[BuiltIn] = &[
         companions: &[],
         env: &[],
         pass_env: &[],
+        caged: (&[], &[]),
         channel: || Channel::Unknown,
         known: None,
     },
@@ -111,6 +124,7 @@ pub(super) const AGENTS: &[BuiltIn] = &[
         ],
         // It reads further context files only in folders that the person has
         // marked as trusted, and its one other way replaces its whole prompt.
+        caged: (&[], &[]),
         channel: || Channel::FirstPrompt,
         known: Some(KnownCapabilities {
             version: "0.61.0",
@@ -142,6 +156,7 @@ pub(super) const AGENTS: &[BuiltIn] = &[
             "OPENROUTER_API_KEY",
         ],
         // From its documentation: injected in every turn, up to 64 KB. Not tried here.
+        caged: (&[], &[]),
         channel: || Channel::EnvironmentFile("GOOSE_MOIM_MESSAGE_FILE".to_owned()),
         known: None,
     },
@@ -163,6 +178,7 @@ pub(super) const AGENTS: &[BuiltIn] = &[
             "OPENCODE_API_KEY",
             "OPENROUTER_API_KEY",
         ],
+        caged: (&[], &[]),
         channel: || Channel::ConfigContent {
             variable: "OPENCODE_CONFIG_CONTENT".to_owned(),
             key: "instructions".to_owned(),
@@ -196,6 +212,7 @@ pub(super) const AGENTS: &[BuiltIn] = &[
             "OPENROUTER_API_KEY",
             "XAI_API_KEY",
         ],
+        caged: (&[], &[]),
         channel: || Channel::Wrapper {
             variable: "PI_ACP_PI_COMMAND".to_owned(),
             command: "pi".to_owned(),
@@ -230,6 +247,7 @@ pub(super) const AGENTS: &[BuiltIn] = &[
             "OPENAI_BASE_URL",
             "OPENAI_MODEL",
         ],
+        caged: (&[], &[]),
         channel: || Channel::Argument("--append-system-prompt".to_owned()),
         known: Some(KnownCapabilities {
             version: "0.24.4",
@@ -261,6 +279,10 @@ impl BuiltIn {
                 .collect(),
             env: self.env.iter().map(pair).collect(),
             pass_env: owned(self.pass_env),
+            caged: Caged {
+                args: owned(self.caged.0),
+                env: self.caged.1.iter().map(pair).collect(),
+            },
             channel: (self.channel)(),
             known: self.known,
             mounts: Vec::new(),

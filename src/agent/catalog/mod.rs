@@ -48,6 +48,9 @@ pub struct Agent {
     pub env: BTreeMap<String, String>,
     /// Names of variables that are copied from the host.
     pub pass_env: Vec<String>,
+    /// Arguments and variables that it gets only inside a VM that isolates: they
+    /// turn off a sandbox of its own, which cannot work there.
+    pub caged: Caged,
     pub channel: Channel,
     /// What it can do, as far as that was seen; `None` for agents nobody has tried.
     pub known: Option<KnownCapabilities>,
@@ -64,6 +67,15 @@ pub enum Source {
     /// Built in, and changed by the configuration.
     Changed,
     Config,
+}
+
+/// See [`Agent::caged`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Caged {
+    /// In front of the agent's own, so that those win.
+    pub args: Vec<String>,
+    /// Below the agent's own.
+    pub env: BTreeMap<String, String>,
 }
 
 /// A program that an agent starts itself.
@@ -242,6 +254,17 @@ impl Agent {
         all
     }
 
+    /// The agent as it is started in a VM that isolates.
+    #[must_use]
+    pub fn caged(mut self) -> Agent {
+        let Caged { mut args, mut env } = std::mem::take(&mut self.caged);
+        args.append(&mut self.args);
+        env.append(&mut self.env);
+        self.args = args;
+        self.env = env;
+        self
+    }
+
     /// What is to be said about it.
     pub fn info(&self, environment: &Environment, root: &Root, executable: &Path) -> AgentInfo {
         let located = self.locate(environment, root, executable);
@@ -301,6 +324,7 @@ impl Agent {
             companions: Vec::new(),
             env: BTreeMap::new(),
             pass_env: Vec::new(),
+            caged: Caged::default(),
             channel: Channel::Unknown,
             known: None,
             mounts: Vec::new(),

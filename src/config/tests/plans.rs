@@ -212,6 +212,8 @@ fn protected_names_can_be_replaced_taken_off_and_found_in_git() {
     assert_eq!(protected(replaced), names(&[".git/hooks", "ci"]));
     let opened = protected("[vms.default]\nwritable = ['.vscode']");
     assert_eq!(opened.len(), DEFAULT_PROTECTED.len() - 1);
+    let opened = protected("[vms.default]\nwritable = ['.opencode']");
+    assert!(!opened.iter().any(|name| name.starts_with(".opencode")));
     std::fs::write(
         host.path("home/src/repo/.git/config"),
         "[core]\nhooksPath = tools/hooks\n",

@@ -109,3 +109,21 @@ fn gives(folder: &Path, controller: &str) -> bool {
     };
     has() || (fs::write(&control, format!("+{controller}")).is_ok() && has())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Mount;
+    use std::path::Path;
+
+    #[test]
+    fn a_group_is_found_below_its_mount() {
+        let line = "30 23 0:26 /docker/abc /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate";
+        let mount = Mount::parse(line).unwrap();
+        assert_eq!((mount.kind, mount.options), ("cgroup2", "rw,nsdelegate"));
+        assert_eq!(
+            mount.folder("/docker/abc/inner").as_deref(),
+            Some(Path::new("/sys/fs/cgroup/inner"))
+        );
+        assert_eq!(mount.folder("/elsewhere"), None);
+    }
+}

@@ -56,10 +56,13 @@ impl Driver for Host {
 }
 
 fn prepare(executable: Arc<Executable>, spec: &VmSpec) -> Result<Launch, BootError> {
-    std::fs::create_dir_all(spec.state_dir.join("home")).map_err(|source| BootError::Io {
-        what: format!("cannot make {}/home", spec.state_dir.display()),
-        source,
-    })?;
+    let home = spec.state_dir.join("home");
+    let home = std::fs::create_dir_all(&home)
+        .and_then(|()| std::fs::canonicalize(&home))
+        .map_err(|source| BootError::Io {
+            what: format!("cannot make {}", home.display()),
+            source,
+        })?;
     let config = GuestConfig {
         isolated: false,
         scoped: false,
@@ -79,7 +82,7 @@ fn prepare(executable: Arc<Executable>, spec: &VmSpec) -> Result<Launch, BootErr
         .env_clear();
     Ok(Launch {
         command,
-        home: spec.state_dir.join("home"),
+        home,
         executable,
         warnings: missing(spec),
         killable: false,

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,8 @@ const COMPLAINTS: usize = 4 << 10;
 pub(super) enum Event {
     Ready,
     Progress,
+    /// The other descriptor is readable.
+    Notified,
     /// The socket closed or broke; why.
     Closed(String),
     /// The deadline passed.
@@ -82,8 +84,12 @@ impl Link {
         let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
     }
 
-    /// Waits for something to happen and does what it asks for.
-    pub(super) fn step(&mut self, deadline: Option<Instant>) -> Event {
+    /// Waits for something to happen, on `other` too, and does what it asks for.
+    pub(super) fn step(
+        &mut self,
+        deadline: Option<Instant>,
+        other: Option<BorrowedFd<'_>>,
+    ) -> Event {
         let shared = self.shared.clone();
         let unsent = !shared.state().outbox.is_empty();
         let wanted = if unsent {
@@ -95,14 +101,18 @@ impl Link {
         if left.is_some_and(|left| left.is_zero()) {
             return Event::Late;
         }
-        let (socket, woken, complained) = {
+        let (socket, woken, complained, notified) = {
             let mut fds = vec![
                 PollFd::new(&self.socket, wanted),
                 PollFd::new(shared.wake(), PollFlags::IN),
             ];
-            if let Some(errors) = &self.errors {
-                fds.push(PollFd::new(errors, PollFlags::IN));
-            }
+            let errors = self.errors.as_ref().map(AsFd::as_fd);
+            let extra: Vec<_> = errors.into_iter().chain(other).collect();
+            fds.extend(
+                extra
+                    .iter()
+                    .map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)),
+            );
             let timeout = left.map(timespec);
             match rustix::event::poll(&mut fds, timeout.as_ref()) {
                 Ok(0) => return Event::Late,
@@ -113,7 +123,8 @@ impl Link {
             (
                 fds[0].revents(),
                 !fds[1].revents().is_empty(),
-                fds.get(2).is_some_and(|fd| !fd.revents().is_empty()),
+                errors.is_some() && !fds[2].revents().is_empty(),
+                other.is_some() && fds.last().is_some_and(|fd| !fd.revents().is_empty()),
             )
         };
         if complained {
@@ -131,7 +142,11 @@ impl Link {
         if socket.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
             return self.receive();
         }
-        Event::Progress
+        if notified {
+            Event::Notified
+        } else {
+            Event::Progress
+        }
     }
 
     fn flush(&mut self) -> std::io::Result<()> {

@@ -5,7 +5,7 @@
 //! when acpbox dies, belongs to the *thread* that started it. Drivers say what
 //! to start ([`Launch`]); everything else is the same for all of them.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -55,8 +55,18 @@ pub(super) trait Attendant: Send {
     /// further warnings.
     fn started(&mut self, pid: u32) -> Vec<String>;
 
-    /// Nothing of the guest is alive any more: clean up. Returns why it ended
-    /// if the driver knows better than the exit status.
+    /// A descriptor that becomes readable when [`Attendant::notified`] is due.
+    fn notifier(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Returns why the guest must end at once, if it must.
+    fn notified(&mut self) -> Option<String> {
+        None
+    }
+
+    /// Nothing of the guest is alive any more: clean up. Returns what a person
+    /// should know about its end beside the exit status.
     fn ended(&mut self) -> Option<String>;
 }
 
@@ -128,14 +138,20 @@ fn keep(
     // A boot that nobody waits for any more drops the handle, which ends the guest.
     let _ = answer.send(Ok(vm));
 
-    let lost = attend(&mut link, &mut child, killable);
+    let lost = attend(&mut link, &mut child, killable, attendant.as_mut());
     link.close();
     let status = reap(&mut child, END_PATIENCE, killable);
-    let reason = match attendant.ended() {
-        Some(better) => better,
-        None if shared.is_closing() => "it was stopped".to_owned(),
-        None => describe(&lost, &status, &link.complaints()),
+    let mut reason = if shared.is_closing() {
+        "it was stopped".to_owned()
+    } else {
+        describe(&lost, &status, &link.complaints())
     };
+    if let Some(more) = attendant.ended() {
+        reason.push_str("; ");
+        reason.push_str(&more);
+    }
+    // Its locks go before anyone is told, who may boot the VM again at once.
+    drop(attendant);
     shared.end(&reason, &Exit::Lost(reason.clone()));
 }
 
@@ -179,9 +195,9 @@ fn open(name: &str, mut command: Command) -> Result<(Child, Link), BootError> {
 fn await_ready(link: &mut Link) -> Result<(), String> {
     let deadline = Instant::now() + BOOT_PATIENCE;
     loop {
-        match link.step(Some(deadline)) {
+        match link.step(Some(deadline), None) {
             Event::Ready => return Ok(()),
-            Event::Progress => {}
+            Event::Progress | Event::Notified => {}
             Event::Closed(reason) => return Err(reason),
             Event::Late => {
                 return Err(format!(
@@ -194,15 +210,25 @@ fn await_ready(link: &mut Link) -> Result<(), String> {
 }
 
 /// Serves until the guest's socket closes; returns why it did.
-fn attend(link: &mut Link, child: &mut Child, killable: bool) -> String {
+fn attend(
+    link: &mut Link,
+    child: &mut Child,
+    killable: bool,
+    attendant: &mut dyn Attendant,
+) -> String {
     let shared = link.shared();
     let mut deadline = None;
     loop {
         if deadline.is_none() && shared.is_closing() {
             deadline = Some(Instant::now() + END_PATIENCE);
         }
-        match link.step(deadline) {
+        match link.step(deadline, attendant.notifier()) {
             Event::Ready | Event::Progress => {}
+            Event::Notified => {
+                if let Some(reason) = attendant.notified() {
+                    return reason;
+                }
+            }
             Event::Closed(reason) => return reason,
             Event::Late if killable => {
                 let _ = child.kill();

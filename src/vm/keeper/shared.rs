@@ -164,13 +164,14 @@ impl Shared {
                 std::mem::take(&mut state.running),
             )
         };
+        // First the whole, so that who learns of a part finds the reason.
+        self.ended.send_replace(Some(reason.to_owned()));
         for waiting in starting.into_values() {
             let _ = waiting.answer.send(Err(Failure::Ended(reason.to_owned())));
         }
         for watcher in running.into_values() {
             watcher.send_replace(Some(exit.clone()));
         }
-        self.ended.send_replace(Some(reason.to_owned()));
     }
 
     fn queue(&self, request: &Request) {

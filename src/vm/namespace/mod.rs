@@ -1,10 +1,12 @@
 //! Driver `namespace`: a user-namespace guest started with bubblewrap.
 //!
 //! One `bwrap` per VM, with acpbox itself as process 1 of the guest. Reading
-//! order: [`state`] is what persists, [`workspace`] what is shared,
-//! [`protect`] what is read-only in it, [`root`] everything else the guest
-//! sees, [`sandbox`] the command line that says it all.
+//! order: [`state`] is what persists, [`workspace`] what is shared (with
+//! [`git`]), [`protect`] what is read-only in it ([`placeholder`] where it is
+//! absent, [`sentinel`] where no mount can hold it), [`root`] and [`etc`]
+//! everything else the guest sees, [`sandbox`] the command line that says it all.
 
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -16,9 +18,12 @@ use super::executable::Executable;
 use super::keeper::{self, Attendant, Launch};
 use super::{BootError, Check, Driver, Vm, VmSpec};
 use placeholder::Placeholders;
+use sentinel::Sentinels;
 use state::State;
 
+mod arguments;
 mod bubblewrap;
+mod etc;
 mod git;
 mod loader;
 mod placeholder;
@@ -26,6 +31,7 @@ mod probe;
 mod protect;
 mod root;
 mod sandbox;
+mod sentinel;
 mod state;
 mod workspace;
 
@@ -54,7 +60,12 @@ impl Driver for Namespace {
 
     fn boot(&self, spec: VmSpec) -> BoxFuture<'_, Result<Arc<dyn Vm>, BootError>> {
         let executable = self.executable.clone();
-        keeper::start(spec.name.clone(), move || prepare(executable, &spec)).boxed()
+        async move {
+            keeper::start(spec.name.clone(), move || prepare(executable, &spec))
+                .await
+                .map_err(probe::explain)
+        }
+        .boxed()
     }
 
     fn probe(&self) -> BoxFuture<'_, Vec<Check>> {
@@ -77,10 +88,13 @@ fn prepare(executable: Arc<Executable>, spec: &VmSpec) -> Result<Launch, BootErr
 
     let mut warnings = shares.warnings.clone();
     warnings.append(&mut protection.warnings);
+    let (sentinels, mut unwatched) = Sentinels::new(std::mem::take(&mut protection.watched));
+    warnings.append(&mut unwatched);
     // Everything made so far is undone by the attendant from here on.
     let mut attendant = Occupant {
         cgroups,
         placeholders,
+        sentinels,
         memory: spec.limits.memory,
         limits_processes: spec.limits.processes.is_some(),
         _state: state,
@@ -114,6 +128,7 @@ fn prepare(executable: Arc<Executable>, spec: &VmSpec) -> Result<Launch, BootErr
 struct Occupant {
     cgroups: Cgroups,
     placeholders: Placeholders,
+    sentinels: Sentinels,
     memory: Option<u64>,
     limits_processes: bool,
     /// Last, so that its lock is released after everything is cleaned up.
@@ -134,14 +149,26 @@ impl Attendant for Occupant {
         warnings
     }
 
+    fn notifier(&self) -> Option<BorrowedFd<'_>> {
+        self.sentinels.notifier()
+    }
+
+    fn notified(&mut self) -> Option<String> {
+        self.sentinels.check()
+    }
+
     fn ended(&mut self) -> Option<String> {
+        let refused = self.sentinels.check();
         let killed = self.cgroups.killed_for_memory();
         self.cgroups.remove();
         self.placeholders.remove();
+        if refused.is_some() {
+            return refused;
+        }
         let limit = self.memory.filter(|_| killed > 0)?;
         Some(format!(
-            "it ended after running out of memory: {killed} of its processes were killed \
-             at its limit of {limit} bytes; raise `memory`"
+            "{killed} of its processes were killed at its memory limit of {limit} bytes; \
+             raise `memory`"
         ))
     }
 }

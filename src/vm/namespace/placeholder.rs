@@ -2,14 +2,14 @@
 //! guest runs, since a mount needs something to be mounted on.
 //!
 //! A placeholder wears the sticky bit, which tells it from a folder that the
-//! user left empty. It is removed only while empty, so that nothing is ever
-//! lost, and only when no other guest relies on it: every guest holds a shared lock
-//! on each. (Removing a folder that is a mount point in another mount
+//! user left empty. It is removed only while it is as it was made, so that nothing
+//! is ever lost, and only when no other guest relies on it: every guest holds a
+//! shared lock on each. (Removing a folder that is a mount point in another mount
 //! namespace succeeds and takes that mount away.) What a killed acpbox leaves
 //! behind is on record in the VM's folder.
 
 use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -22,6 +22,28 @@ use crate::vm::BootError;
 
 /// The sticky bit: without effect on a folder of one user.
 const MARK: u32 = 0o1000;
+
+/// What an absent `.gitignore` is made with, so that git does not see it.
+const SELF_IGNORING: &[u8] = b".gitignore\n";
+
+/// Whether nothing is there but what a placeholder is made with.
+pub(super) fn is_hollow(path: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(path) else {
+        return is_as_made(path, &fs::read(path).unwrap_or_default());
+    };
+    entries.flatten().all(|entry| {
+        let path = entry.path();
+        is_ignore(&path) && fs::read(&path).is_ok_and(|content| is_as_made(&path, &content))
+    })
+}
+
+fn is_ignore(path: &Path) -> bool {
+    path.ends_with(".gitignore")
+}
+
+fn is_as_made(path: &Path, content: &[u8]) -> bool {
+    content.is_empty() || (is_ignore(path) && content == SELF_IGNORING)
+}
 
 /// The placeholders of one guest.
 pub(super) struct Placeholders {
@@ -62,9 +84,15 @@ impl Placeholders {
                     placeholders.held.push(held);
                     protection.close(path);
                 }
-                Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                    // Nor can the guest, which is the same user.
-                }
+                // Nor can the guest make it, which is the same user. (What is not
+                // found is the folder that should hold it.)
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::PermissionDenied
+                            | ErrorKind::ReadOnlyFilesystem
+                            | ErrorKind::NotFound
+                    ) => {}
                 Err(source) => {
                     placeholders.remove();
                     return Err(BootError::Io {
@@ -80,9 +108,11 @@ impl Placeholders {
     /// Removes the placeholders that are still empty and that nobody else
     /// relies on; others stay on record for a later boot.
     pub(super) fn remove(&mut self) {
+        // What lies in a folder goes before the folder.
         let left: Vec<PathBuf> = self
             .held
             .drain(..)
+            .rev()
             .filter(|held| held.is_placeholder && !remove(&held.path, &held.lock))
             .map(|held| held.path)
             .collect();
@@ -120,6 +150,9 @@ pub(super) fn remove_recorded(records: &Path) {
             .split(|byte| *byte == 0)
             .filter(|path| !path.is_empty())
             .map(|path| PathBuf::from(std::ffi::OsString::from_vec(path.to_vec())))
+            .collect::<std::collections::BTreeSet<_>>()
+            .into_iter()
+            .rev()
             .all(|path| open(&path).map_or(true, |lock| remove(&path, &lock)));
         if all_gone {
             let _ = fs::remove_file(entry.path());
@@ -134,7 +167,8 @@ fn hold(path: &Path, is_file: bool) -> std::io::Result<Held> {
         let made = if is_file {
             let mut options = File::options();
             options.write(true).create_new(true).mode(MARK | 0o644);
-            options.open(path).map(drop)
+            let content: &[u8] = if is_ignore(path) { SELF_IGNORING } else { b"" };
+            (options.open(path)).and_then(|mut file| file.write_all(content))
         } else {
             fs::DirBuilder::new().mode(MARK | 0o755).create(path)
         };
@@ -191,7 +225,10 @@ fn remove(path: &Path, lock: &File) -> bool {
             // Not empty means that the host has put it to use.
             let _ = fs::remove_dir(path);
         }
-        Ok(data) if data.is_file() && data.len() == 0 => {
+        Ok(data)
+            if data.len() <= SELF_IGNORING.len() as u64
+                && fs::read(path).is_ok_and(|content| is_as_made(path, &content)) =>
+        {
             let _ = fs::remove_file(path);
         }
         _ => {}

@@ -5,10 +5,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::arguments::Arguments;
 use super::bubblewrap;
-use super::sandbox::{Arguments, isolation};
+use super::sandbox::isolation;
 use crate::vm::guest::scopes_are_supported;
-use crate::vm::{Check, Limits, Network, Outcome, Root, VmSpec, cgroup};
+use crate::vm::{BootError, Check, Limits, Network, Outcome, Root, VmSpec, cgroup};
 
 /// How long a trivial guest may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -31,6 +32,28 @@ pub(super) fn probe() -> Vec<Check> {
     check("abstract sockets", abstract_sockets());
     checks.push(cgroup::check());
     checks
+}
+
+/// Adds how to mend it to what bubblewrap says when it cannot start a guest.
+pub(super) fn explain(error: BootError) -> BootError {
+    let BootError::Guest { name, detail } = error else {
+        return error;
+    };
+    let mend = if detail.contains("bwrap: Unknown option") {
+        let (major, minor) = bubblewrap::NEEDED;
+        format!("upgrade bubblewrap to {major}.{minor} or newer")
+    } else if ["namespace", "uid map", "gid map", "proc on /newroot"]
+        .iter()
+        .any(|hint| detail.contains("bwrap: ") && detail.contains(hint))
+    {
+        mend_namespaces(|path| fs::read_to_string(path).ok())
+    } else {
+        return BootError::Guest { name, detail };
+    };
+    BootError::Host {
+        what: format!("the guest of VM `{name}` did not start: {detail}"),
+        mend,
+    }
 }
 
 fn version(program: &Path) -> Outcome {
@@ -71,7 +94,7 @@ fn boot(program: &Path) -> Outcome {
     arguments.add(["--proc", "/proc", "--dev", "/dev", "--", "true"]);
     let started = Instant::now();
     let child = Command::new(program)
-        .args(arguments.into_inner())
+        .args(arguments.into_parts().0)
         .env_clear()
         .env(
             "PATH",
@@ -148,7 +171,25 @@ fn abstract_sockets() -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use super::mend_namespaces;
+    use super::{explain, mend_namespaces};
+    use crate::vm::BootError;
+
+    #[test]
+    fn an_old_bubblewrap_is_named_as_such() {
+        let error = explain(BootError::Guest {
+            name: "one".to_owned(),
+            detail: "the guest ended: bwrap: Unknown option --disable-userns".to_owned(),
+        });
+        assert!(
+            error.to_string().contains("upgrade bubblewrap to 0.8"),
+            "{error}"
+        );
+        let error = explain(BootError::Guest {
+            name: "one".to_owned(),
+            detail: "the guest ended: something else".to_owned(),
+        });
+        assert!(matches!(error, BootError::Guest { .. }), "{error}");
+    }
 
     #[test]
     fn each_restriction_has_its_own_mend() {

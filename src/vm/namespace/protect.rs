@@ -10,6 +10,8 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use super::git::{self, Repository};
+use super::placeholder::is_hollow;
+use super::sentinel::Watched;
 use super::workspace::Shares;
 use crate::vm::BootError;
 
@@ -19,6 +21,8 @@ pub(super) struct Protection {
     mounts: BTreeMap<PathBuf, bool>,
     /// Names to be made before the mounts and removed afterwards.
     pub(super) hollow: BTreeSet<Hollow>,
+    /// Names that no mount can hold.
+    pub(super) watched: BTreeSet<Watched>,
     pub(super) warnings: Vec<String>,
 }
 
@@ -26,8 +30,8 @@ pub(super) struct Protection {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Hollow {
     pub(super) path: PathBuf,
-    /// An empty file, for git's own; else an empty folder, which git does not
-    /// see in a work tree.
+    /// An empty file, for git's own, or a `.gitignore` that ignores itself; else an
+    /// empty folder. Git sees none of them in a work tree.
     pub(super) is_file: bool,
 }
 
@@ -67,20 +71,21 @@ impl Protection {
             let kind = match fs::symlink_metadata(&path) {
                 Ok(data) => data.file_type(),
                 Err(_) if is_last => {
-                    let is_file = inside_git && !path.ends_with("hooks");
+                    let is_file =
+                        (inside_git && !path.ends_with("hooks")) || path.ends_with(".gitignore");
                     self.hollow.insert(Hollow { path, is_file });
                     return;
+                }
+                // Made before what it is to hold: sets are in order.
+                Err(_) if self.hollow.iter().any(|hollow| hollow.path == path) => {
+                    current = path;
+                    continue;
                 }
                 // Nothing there to hold the name.
                 Err(_) => return,
             };
             current = if kind.is_symlink() {
-                self.warnings.push(format!(
-                    "{} is a symbolic link: what it names is protected as far as it lies in the \
-                     workspace, but the guest can replace the link itself; put the real thing in \
-                     its place to protect it",
-                    path.display()
-                ));
+                self.watch_link(&path);
                 match fs::canonicalize(&path) {
                     Ok(target) if target.starts_with(root) && target != root => target,
                     _ => return,
@@ -89,7 +94,7 @@ impl Protection {
                 path
             };
             if is_last || current.is_file() {
-                if is_empty(&current) {
+                if is_hollow(&current) {
                     let is_file = current.is_file();
                     self.hollow.insert(Hollow {
                         path: current.clone(),
@@ -103,6 +108,36 @@ impl Protection {
         }
     }
 
+    /// A link cannot be mounted over; its target is another matter.
+    fn watch_link(&mut self, path: &Path) {
+        self.warnings.push(format!(
+            "{} is a symbolic link: what it names is read-only as far as it lies in the workspace, \
+             but the link itself can only be put back after the guest has replaced it; put the \
+             real thing in its place to protect it fully",
+            path.display()
+        ));
+        self.watched.insert(Watched {
+            path: path.to_owned(),
+            link: fs::read_link(path).ok(),
+        });
+    }
+
+    /// Git takes hooks and configuration from the folder that this file names.
+    /// Its mere presence changes git, so that no placeholder can hold the name.
+    fn guard_redirection(&mut self, git: &Path) {
+        let path = git.join("commondir");
+        if fs::symlink_metadata(&path).is_err() {
+            self.watched.insert(Watched { path, link: None });
+            return;
+        }
+        self.warnings.push(format!(
+            "{} exists, so that git takes hooks and configuration from another folder, which is \
+             not protected; remove it unless you know why it is there",
+            path.display()
+        ));
+        self.guard(git, Path::new("commondir"), true);
+    }
+
     /// Protects names inside a repository folder, in its submodules too.
     fn guard_repository(&mut self, common: &Path, names: &[PathBuf]) {
         let parts = git::parts(common);
@@ -111,6 +146,10 @@ impl Protection {
                 "{} has more submodules or worktrees than acpbox protects",
                 common.display()
             ));
+        }
+        self.guard_redirection(common);
+        for module in &parts.modules {
+            self.guard_redirection(&common.join(module));
         }
         for name in names {
             self.guard(common, name, true);
@@ -121,13 +160,6 @@ impl Protection {
         for file in &parts.worktree_files {
             self.guard(common, file, true);
         }
-    }
-}
-
-fn is_empty(path: &Path) -> bool {
-    match fs::read_dir(path) {
-        Ok(mut entries) => entries.next().is_none(),
-        Err(_) => fs::metadata(path).is_ok_and(|data| data.len() == 0),
     }
 }
 
@@ -164,6 +196,10 @@ pub(super) fn plan(shares: &Shares, names: &[PathBuf]) -> Result<Protection, Boo
         match &workspace.repository {
             Repository::None => {}
             Repository::Inside { git } => {
+                let entry = workspace.path.join(".git");
+                if entry.is_symlink() {
+                    protection.watch_link(&entry);
+                }
                 // Every folder from the workspace to the repository stays put.
                 let below = git.strip_prefix(&workspace.path).unwrap_or(git);
                 let mut current = workspace.path.clone();
@@ -181,4 +217,43 @@ pub(super) fn plan(shares: &Shares, names: &[PathBuf]) -> Result<Protection, Boo
         }
     }
     Ok(protection)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_below_a_closed_folder_is_opened_again() {
+        let mut protection = Protection::default();
+        protection.pin("/w/.git".into());
+        protection.close("/w/.git/hooks".into());
+        protection.close("/w/a".into());
+        protection.pin("/w/a/b".into());
+        protection.close("/w/a/b/c".into());
+        protection.close("/w/a-b".into());
+        // Closed before: a pin does not open it.
+        protection.pin("/w/a-b".into());
+        let mounts = protection.mounts();
+        let expected = [
+            ("/w/.git", true),
+            ("/w/.git/hooks", false),
+            ("/w/a", false),
+            ("/w/a-b", false),
+        ];
+        assert_eq!(mounts, expected.map(|(path, open)| (Path::new(path), open)));
+    }
+
+    #[test]
+    fn names_that_leave_the_workspace_are_refused() {
+        let shares = Shares {
+            workspaces: Vec::new(),
+            mounts: Vec::new(),
+            warnings: Vec::new(),
+        };
+        for name in ["/etc/passwd", "../x", "a/../b", ""] {
+            assert!(plan(&shares, &[PathBuf::from(name)]).is_err(), "{name}");
+        }
+        assert!(plan(&shares, &[PathBuf::from(".git/hooks")]).is_ok());
+    }
 }

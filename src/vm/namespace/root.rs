@@ -1,72 +1,17 @@
-//! The guest's root file system: system folders, `/etc`, and what is its own.
+//! The guest's root file system: system folders, and what is its own.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::sandbox::Arguments;
+use super::arguments::Arguments;
 use super::state::State;
-use crate::vm::{GUEST_HOME, VmSpec};
+use crate::vm::GUEST_HOME;
 
 /// Links or folders that distributions have beside `/usr`.
 const BESIDE_USR: [&str; 6] = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
 
 /// Where some distributions keep all programs: readable by everyone by design.
 const STORES: [&str; 3] = ["/nix/store", "/gnu/store", "/run/current-system"];
-
-/// What programs need of the host's `/etc`. Nothing here holds secrets, and
-/// what not every user of the host may read is left out on top (the guest may
-/// run as the host's root). `/etc/ssl/private` and the like are why folders
-/// are named narrowly.
-const ETC: [&str; 47] = [
-    "alternatives",
-    "bash.bashrc",
-    "bashrc",
-    "ca-certificates",
-    "ca-certificates.conf",
-    "crypto-policies",
-    "debian_version",
-    "default/locale",
-    "fedora-release",
-    "fonts",
-    "gai.conf",
-    "gitconfig",
-    "host.conf",
-    "inputrc",
-    "java",
-    "ld.so.cache",
-    "ld.so.conf",
-    "ld.so.conf.d",
-    "locale.alias",
-    "locale.conf",
-    "locale.gen",
-    "localtime",
-    "lsb-release",
-    "magic",
-    "manpath.config",
-    "mime.types",
-    "mke2fs.conf",
-    "nsswitch.conf",
-    "os-release",
-    "papersize",
-    "perl",
-    "pki/ca-trust",
-    "pki/java",
-    "pki/tls/cert.pem",
-    "pki/tls/certs",
-    "pki/tls/openssl.cnf",
-    "profile",
-    "profile.d",
-    "protocols",
-    "redhat-release",
-    "rpc",
-    "services",
-    "shells",
-    "ssl/cert.pem",
-    "ssl/certs",
-    "ssl/openssl.cnf",
-    "timezone",
-];
 
 /// The host's programs, read-only.
 pub(super) fn host(arguments: &mut Arguments) {
@@ -78,12 +23,8 @@ pub(super) fn host(arguments: &mut Arguments) {
             Err(_) => {}
         }
     }
-    for name in ETC {
-        let path = Path::new("/etc").join(name);
-        if everyone_may_read(&path) {
-            link_or_bind(arguments, &path);
-        }
-    }
+    arguments.folder(Path::new("/var"));
+    arguments.symlink(Path::new("../tmp"), Path::new("/var/tmp"));
 }
 
 /// Further folders of programs, to be bound after `/run` is made.
@@ -135,29 +76,6 @@ pub(super) fn own(arguments: &mut Arguments, state: &State) {
     arguments.writable(&state.home(), Path::new(GUEST_HOME));
 }
 
-/// The guest's own files of `/etc`. `has` says whether the root can hold one.
-pub(super) fn etc(
-    arguments: &mut Arguments,
-    state: &State,
-    spec: &VmSpec,
-    has: impl Fn(&Path) -> bool,
-) {
-    for name in ["passwd", "group", "hosts", "hostname"] {
-        let guest = Path::new("/etc").join(name);
-        if has(&guest) {
-            arguments.read_only(&state.etc().join(name), &guest);
-        }
-    }
-    // Bound by content: it is often a link into the host's /run.
-    let resolver = Path::new("/etc/resolv.conf");
-    if spec.network == crate::vm::Network::Full
-        && has(resolver)
-        && let Ok(real) = fs::canonicalize(resolver)
-    {
-        arguments.read_only(&real, resolver);
-    }
-}
-
 fn place(arguments: &mut Arguments, host: &Path, guest: &Path, needed: &[PathBuf]) {
     if let Ok(target) = fs::read_link(host) {
         arguments.symlink(&target, guest);
@@ -188,21 +106,4 @@ fn entries(host: &Path, guest: &Path) -> Vec<(PathBuf, PathBuf)> {
         .collect();
     found.sort();
     found
-}
-
-fn everyone_may_read(path: &Path) -> bool {
-    let wanted = |data: &fs::Metadata| if data.is_dir() { 0o005 } else { 0o004 };
-    fs::metadata(path).is_ok_and(|data| data.mode() & wanted(&data) == wanted(&data))
-}
-
-/// Keeps a link that leads into `/usr` a link (the name of a time zone is read
-/// from it), and binds anything else.
-fn link_or_bind(arguments: &mut Arguments, path: &Path) {
-    let Ok(real) = fs::canonicalize(path) else {
-        return;
-    };
-    match fs::read_link(path) {
-        Ok(target) if real.starts_with("/usr") => arguments.symlink(&target, path),
-        _ => arguments.read_only(&real, path),
-    }
 }

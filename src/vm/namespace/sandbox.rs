@@ -1,14 +1,15 @@
 //! The bubblewrap command line of a guest.
 
-use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::arguments::Arguments;
+use super::etc::{self, host_name};
 use super::loader::{self, Loader};
 use super::protect::Protection;
-use super::state::{State, host_name};
+use super::state::State;
 use super::workspace::Shares;
 use super::{USER, root};
 use crate::vm::cgroup::Cgroups;
@@ -47,7 +48,7 @@ pub(super) fn command(plan: &Plan<'_>) -> Result<Command, BootError> {
             root::host(&mut arguments);
             root::own(&mut arguments, plan.state);
             root::stores(&mut arguments);
-            root::etc(&mut arguments, plan.state, spec, |_| true);
+            etc::host(&mut arguments, spec)?;
         }
         Root::Folder(folder) => {
             let folder = open_root(folder)?;
@@ -55,17 +56,12 @@ pub(super) fn command(plan: &Plan<'_>) -> Result<Command, BootError> {
                 what: "cannot tell what acpbox needs to run in that root".to_owned(),
                 source,
             })?;
-            let has = |guest: &Path| {
-                let below = guest.strip_prefix("/").unwrap_or(guest);
-                let real = folder.join(below);
-                real.is_file() && !real.is_symlink()
-            };
             let needed: Vec<PathBuf> = (plan.shares.mounts.iter())
                 .map(|mount| mount.guest.clone())
                 .collect();
             root::folder(&mut arguments, &folder, &needed);
             root::own(&mut arguments, plan.state);
-            root::etc(&mut arguments, plan.state, spec, has);
+            etc::folder(&mut arguments, spec, &folder)?;
         }
     }
     for mount in &plan.shares.mounts {
@@ -74,8 +70,7 @@ pub(super) fn command(plan: &Plan<'_>) -> Result<Command, BootError> {
     protect(&mut arguments, plan.shares, plan.protection);
 
     let own = Path::new(OWN_FOLDER);
-    arguments.add(["--ro-bind-fd", &executable.as_raw_fd().to_string()]);
-    arguments.push(own.join("acpbox"));
+    arguments.read_only_descriptor(executable, &own.join("acpbox"));
     if let Some(loader) = &foreign {
         arguments.read_only(&loader.program, &own.join("lib/ld.so"));
         for (name, path) in &loader.libraries {
@@ -92,8 +87,9 @@ pub(super) fn command(plan: &Plan<'_>) -> Result<Command, BootError> {
     arguments.add([SUBCOMMAND, &guest_config(spec)?]);
 
     let mut command = Command::new(plan.bubblewrap);
-    command.args(arguments.0).env_clear();
-    enter(&mut command, executable, plan.cgroups.doors());
+    let (arguments, descriptors) = arguments.into_parts();
+    command.args(arguments).env_clear();
+    enter(&mut command, descriptors, plan.cgroups.doors());
     Ok(command)
 }
 
@@ -211,62 +207,21 @@ fn guest_config(spec: &VmSpec) -> Result<String, BootError> {
     })
 }
 
-/// What happens between fork and exec: the acpbox binary is passed on, and
-/// the control groups are joined.
-fn enter(command: &mut Command, executable: OwnedFd, doors: Vec<OwnedFd>) {
+/// What happens between fork and exec: descriptors are passed on, and the
+/// control groups are joined.
+fn enter(command: &mut Command, descriptors: Vec<OwnedFd>, doors: Vec<OwnedFd>) {
     // SAFETY: the closure makes async-signal-safe system calls only, on
     // descriptors that it owns.
     unsafe {
         command.pre_exec(move || {
-            rustix::io::fcntl_setfd(&executable, rustix::io::FdFlags::empty())?;
+            for descriptor in &descriptors {
+                rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::empty())?;
+            }
             for door in &doors {
                 // A refusal shows afterwards, as a limit that does not hold.
                 let _ = rustix::io::write(door, b"0");
             }
             Ok(())
         });
-    }
-}
-
-/// Bubblewrap's arguments, in order.
-#[derive(Debug, Default)]
-pub(super) struct Arguments(Vec<OsString>);
-
-impl Arguments {
-    pub(super) fn add<'a>(&mut self, arguments: impl IntoIterator<Item = &'a str>) {
-        self.0.extend(arguments.into_iter().map(OsString::from));
-    }
-
-    pub(super) fn push(&mut self, argument: impl AsRef<OsStr>) {
-        self.0.push(argument.as_ref().to_owned());
-    }
-
-    pub(super) fn bind(&mut self, host: &Path, guest: &Path, writable: bool) {
-        self.add([if writable { "--bind" } else { "--ro-bind" }]);
-        self.push(host);
-        self.push(guest);
-    }
-
-    pub(super) fn read_only(&mut self, host: &Path, guest: &Path) {
-        self.bind(host, guest, false);
-    }
-
-    pub(super) fn writable(&mut self, host: &Path, guest: &Path) {
-        self.bind(host, guest, true);
-    }
-
-    pub(super) fn symlink(&mut self, target: &Path, guest: &Path) {
-        self.add(["--symlink"]);
-        self.push(target);
-        self.push(guest);
-    }
-
-    pub(super) fn folder(&mut self, guest: &Path) {
-        self.add(["--dir"]);
-        self.push(guest);
-    }
-
-    pub(super) fn into_inner(self) -> Vec<OsString> {
-        self.0
     }
 }

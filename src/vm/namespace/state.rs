@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::{USER, USER_NAME, placeholder};
-use crate::vm::{BootError, Network, VmSpec};
+use super::placeholder;
+use crate::vm::{BootError, VmSpec};
 
 pub(super) struct State {
     folder: PathBuf,
@@ -42,10 +42,9 @@ impl State {
         }
         flock(&state._lock, FlockOperation::LockShared)
             .map_err(|error| failed("lock", &path, error.into()))?;
-        for folder in [state.home(), state.temp(), state.records(), state.etc()] {
+        for folder in [state.home(), state.temp(), state.records()] {
             private_folder(&folder)?;
         }
-        state.write_etc(spec)?;
         Ok(state)
     }
 
@@ -69,11 +68,6 @@ impl State {
         self.folder.join("placeholders")
     }
 
-    /// The guest's own few files of `/etc`.
-    pub(super) fn etc(&self) -> PathBuf {
-        self.folder.join("etc")
-    }
-
     fn empty_temp(&self) {
         let temp = self.temp();
         let old = self.folder.join("tmp.old");
@@ -87,61 +81,6 @@ impl State {
                 .spawn(remove);
         }
     }
-
-    fn write_etc(&self, spec: &VmSpec) -> Result<(), BootError> {
-        let host_name = host_name(&spec.name);
-        let mut hosts = format!("127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {host_name}\n");
-        if spec.network == Network::Full
-            && let Ok(of_the_host) = fs::read_to_string("/etc/hosts")
-        {
-            hosts.push_str(&of_the_host);
-        }
-        let shell = ["/bin/bash", "/bin/sh"]
-            .into_iter()
-            .find(|shell| Path::new(shell).exists())
-            .unwrap_or("/bin/sh");
-        let passwd = format!(
-            "root:x:0:0:root:/root:/bin/sh\n\
-             {USER_NAME}:x:{USER}:{USER}:agent:{}:{shell}\n\
-             nobody:x:65534:65534:nobody:/nonexistent:/bin/false\n",
-            crate::vm::GUEST_HOME
-        );
-        let group = format!("root:x:0:\n{USER_NAME}:x:{USER}:\nnogroup:x:65534:\n");
-        for (name, content) in [
-            ("hosts", hosts),
-            ("hostname", format!("{host_name}\n")),
-            ("passwd", passwd),
-            ("group", group),
-        ] {
-            let path = self.etc().join(name);
-            if fs::read_to_string(&path).is_ok_and(|known| known == content) {
-                continue;
-            }
-            // Renamed into place: another acpbox may be binding the old one.
-            let fresh = self.etc().join(format!("{name}.{}", std::process::id()));
-            fs::write(&fresh, content)
-                .and_then(|()| fs::rename(&fresh, &path))
-                .map_err(|source| failed("write", &path, source))?;
-        }
-        Ok(())
-    }
-}
-
-/// A VM's name as a host name: letters, digits and hyphens, at most 63.
-pub(super) fn host_name(name: &str) -> String {
-    let mapped: String = name
-        .chars()
-        .map(|char| {
-            if char.is_ascii_alphanumeric() || char == '.' {
-                char
-            } else {
-                '-'
-            }
-        })
-        .take(63)
-        .collect();
-    let trimmed = mapped.trim_matches(['-', '.']);
-    if trimmed.is_empty() { "vm" } else { trimmed }.to_owned()
 }
 
 fn private_folder(path: &Path) -> Result<(), BootError> {
@@ -157,18 +96,5 @@ fn failed(verb: &str, path: &Path, source: std::io::Error) -> BootError {
     BootError::Io {
         what: format!("cannot {verb} {} of the VM", path.display()),
         source,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::host_name;
-
-    #[test]
-    fn any_vm_name_makes_a_host_name() {
-        assert_eq!(host_name("paper"), "paper");
-        assert_eq!(host_name("my proj/é_1"), "my-proj---1");
-        assert_eq!(host_name("///"), "vm");
-        assert_eq!(host_name(&"x".repeat(200)).len(), 63);
     }
 }

@@ -38,7 +38,11 @@ fn json_prints_one_object_at_the_end() {
     assert_eq!(summary["error"], Value::Null);
     let id = summary["sessionId"].as_str().unwrap();
     let stored = place.acpbox(&["sessions", "show", id, "--json"]).json();
-    let last = stored["events"].as_array().unwrap().last().unwrap().clone();
+    let events = stored["events"].as_array().unwrap();
+    let last = events
+        .iter()
+        .find(|event| event["kind"] == "session/prompt:result")
+        .unwrap();
     assert_eq!(summary["lastSeq"], last["seq"]);
 }
 
@@ -116,23 +120,23 @@ fn the_prompt_is_the_arguments_and_then_standard_input() {
 fn two_runs_make_a_pipe() {
     let place = Place::new();
     let mut first = place
-        .command(&[
-            "run",
-            "--agent",
-            "example",
-            "[[say:[[say:from the first]]]]",
-        ])
+        .command(&["run", "--agent", "example", "[[say:from the first]]"])
         .spawn()
         .unwrap();
     let output = first.stdout.take().unwrap();
     let second = place
-        .command(&["run", "--agent", "example", "--format", "json"])
+        .command(&["run", "--agent", "example", "--format", "jsonl", "[[say:second]]"])
         .stdin(Stdio::from(output))
         .output()
         .unwrap();
     assert!(first.wait().unwrap().success());
-    let text = Ended::of(second).expect(0).json()["text"].clone();
-    assert!(text.as_str().unwrap().contains("from the first"), "{text}");
+    let asked = Ended::of(second).expect(0).stdout;
+    let asked = asked
+        .lines()
+        .find(|line| line.contains("session/prompt"))
+        .unwrap();
+    let both = "[[say:second]]\\n\\nfrom the firstDONE 0 tool results";
+    assert!(asked.contains(both), "{asked}");
 }
 
 #[test]

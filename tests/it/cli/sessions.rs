@@ -195,9 +195,11 @@ fn a_live_session_can_be_read_but_not_deleted_or_taken_over() {
 #[test]
 fn the_agents_own_words_are_in_the_log() {
     let place = Place::new();
+    // Beside everything that it says.
     std::fs::write(
         place.workspace().join("agent.sh"),
-        "echo oops >&2; echo noise; exec /run/acpbox/acpbox example-agent\n",
+        "/run/acpbox/acpbox example-agent | while read -r line; do\n\
+         echo noise; echo oops >&2; printf '%s\\n' \"$line\"\ndone\n",
     )
     .unwrap();
     let script = place.workspace().join("agent.sh");

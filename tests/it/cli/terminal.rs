@@ -10,6 +10,9 @@ use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
 use super::Place;
 
+/// A shell that outlives acpbox: the terminal's first process takes it along.
+const STAY: &str = r#"trap : INT; "$@"; echo "EXIT $?."; read -r answer"#;
+
 /// acpbox with a terminal of its own.
 struct Terminal {
     child: Child,
@@ -35,7 +38,8 @@ impl Terminal {
         tcsetwinsize(&master, size).unwrap();
         let stream = || Stdio::from(slave.try_clone().unwrap());
         let mut setsid = Command::new("setsid");
-        setsid.args(["--ctty", "--wait", env!("CARGO_BIN_EXE_acpbox")]);
+        setsid.args(["--ctty", "--wait", "sh", "-c", STAY, "sh"]);
+        setsid.arg(env!("CARGO_BIN_EXE_acpbox"));
         let child = place
             .environment(setsid, args)
             .env("TERM", "xterm")
@@ -66,13 +70,22 @@ impl Terminal {
         self.master.write_all(text.as_bytes()).unwrap();
     }
 
-    /// Waits for the end; the exit code and all that was seen.
-    fn end(mut self) -> (Option<i32>, String) {
-        let code = self.child.wait().unwrap().code();
-        // What is left in the terminal, which has no end while a slave is open.
-        self.slave.write_all(b"THE END").unwrap();
-        self.wait_for("THE END");
-        (code, self.seen)
+    /// Waits for the end of acpbox, not of its terminal; the exit code.
+    fn code(&mut self) -> i32 {
+        self.wait_for("EXIT ");
+        let from = self.seen.rfind("EXIT ").unwrap() + "EXIT ".len();
+        while !self.seen[from..].contains('.') {
+            self.read();
+        }
+        let end = from + self.seen[from..].find('.').unwrap();
+        self.seen[from..end].parse().unwrap()
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -86,9 +99,8 @@ fn a_person_is_asked_for_permission() {
     terminal.seen.clear();
     terminal.wait_for("Enter refuses: ");
     terminal.type_in("1\n");
-    let (code, seen) = terminal.end();
-    assert_eq!(code, Some(0), "{seen}");
-    assert!(seen.contains("Write a.txt"), "{seen}");
+    assert_eq!(terminal.code(), 0, "{}", terminal.seen);
+    assert!(terminal.seen.contains("Write a.txt"), "{}", terminal.seen);
     let written = std::fs::read_to_string(place.workspace().join("a.txt")).unwrap();
     assert_eq!(written, "new");
 
@@ -96,8 +108,7 @@ fn a_person_is_asked_for_permission() {
     let mut terminal = Terminal::start(&place, &args);
     terminal.wait_for("Enter refuses: ");
     terminal.type_in("\n");
-    let (code, seen) = terminal.end();
-    assert_eq!(code, Some(0), "{seen}");
+    assert_eq!(terminal.code(), 0, "{}", terminal.seen);
     assert!(!place.workspace().join("b.txt").exists());
 }
 
@@ -108,8 +119,7 @@ fn ctrl_c_at_a_question_cancels_the_turn() {
     let mut terminal = Terminal::start(&place, &args);
     terminal.wait_for("Enter refuses: ");
     terminal.type_in("\x03");
-    let (code, seen) = terminal.end();
-    assert_eq!(code, Some(4), "{seen}");
+    assert_eq!(terminal.code(), 4, "{}", terminal.seen);
     assert!(!place.workspace().join("a.txt").exists());
 }
 
@@ -123,8 +133,9 @@ fn a_terminal_gets_colours_but_no_control_sequences_of_the_agents() {
         "--yes",
         "[[say:a\x1b]52;c;ZXZpbA==\x07b]] [[write:a.txt|x]]",
     ];
-    let (code, seen) = Terminal::start(&place, &args).end();
-    assert_eq!(code, Some(0), "{seen}");
+    let mut terminal = Terminal::start(&place, &args);
+    assert_eq!(terminal.code(), 0, "{}", terminal.seen);
+    let seen = &terminal.seen;
     assert!(seen.contains("ab") && !seen.contains("\x1b]52"), "{seen:?}");
     assert!(seen.contains("\x1b[3"), "colours: {seen:?}");
 }
@@ -133,27 +144,16 @@ fn a_terminal_gets_colours_but_no_control_sequences_of_the_agents() {
 fn a_shell_has_a_terminal_of_the_same_size_and_gives_ours_back() {
     let place = Place::new();
     let mut terminal = Terminal::start(&place, &["vms", "shell"]);
-    let before = tcgetattr(&terminal.slave).unwrap().local_modes;
+    let modes = |terminal: &Terminal| tcgetattr(&terminal.slave).unwrap().local_modes;
+    let before = modes(&terminal);
     assert!(before.contains(LocalModes::ECHO));
     terminal.wait_for("$ ");
+    assert!(!modes(&terminal).contains(LocalModes::ECHO), "keys are the guest's");
     terminal.type_in("stty size; tty; echo \"TERM is $TERM\"; exit 9\r");
-    terminal.wait_for("TERM is xterm");
-    assert!(
-        !tcgetattr(&terminal.slave)
-            .unwrap()
-            .local_modes
-            .contains(LocalModes::ECHO)
-    );
-    let slave = terminal.slave.try_clone().unwrap();
-    let (code, seen) = terminal.end();
-    assert_eq!(code, Some(9), "{seen}");
-    assert!(
-        seen.contains("30 100") && seen.contains("/dev/pts/"),
-        "{seen}"
-    );
-    assert_eq!(
-        tcgetattr(&slave).unwrap().local_modes,
-        before,
-        "echo is back"
-    );
+    assert_eq!(terminal.code(), 9, "{}", terminal.seen);
+    let seen = &terminal.seen;
+    for words in ["30 100", "/dev/pts/", "TERM is xterm"] {
+        assert!(seen.contains(words), "no {words} in {seen}");
+    }
+    assert_eq!(modes(&terminal), before, "the terminal is as it was");
 }

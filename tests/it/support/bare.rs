@@ -26,6 +26,8 @@ pub struct Bare {
     lines: Receiver<String>,
     stderr: Arc<Mutex<Vec<u8>>>,
     last_id: u64,
+    /// Answers that nobody has waited for yet.
+    early: BTreeMap<u64, Value>,
     /// What the agent sent, but for the answers to our requests.
     pub received: Vec<Value>,
     /// The kind of the permission option to choose.
@@ -73,6 +75,7 @@ impl Bare {
             lines,
             stderr,
             last_id: 0,
+            early: BTreeMap::new(),
             received: Vec::new(),
             choice: "allow_once",
             answers: BTreeMap::new(),
@@ -106,15 +109,29 @@ impl Bare {
     /// Waits for the answer to a request: its result, or its error.
     pub fn answer(&mut self, id: u64) -> Result<Value, Value> {
         loop {
-            let mut message = self.receive();
-            if message["method"].is_string() {
-                self.serve(message);
-            } else if message["id"] == id {
+            if let Some(mut message) = self.early.remove(&id) {
                 return match message.get("error") {
                     Some(error) => Err(error.clone()),
                     None => Ok(message["result"].take()),
                 };
             }
+            let message = self.receive();
+            if message["method"].is_string() {
+                self.serve(message);
+            } else if let Some(id) = message["id"].as_u64() {
+                self.early.insert(id, message);
+            }
+        }
+    }
+
+    /// Waits for the result of a request.
+    ///
+    /// # Panics
+    /// When the answer is an error, or does not come.
+    pub fn answer_of(&mut self, id: u64) -> Value {
+        match self.answer(id) {
+            Ok(result) => result,
+            Err(error) => panic!("request {id} failed: {error}\n{}", self.stderr()),
         }
     }
 
@@ -188,6 +205,17 @@ impl Bare {
             }
             thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// The program's process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends the program, and nothing else, a signal.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let _ =
+            rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal);
     }
 
     /// Ids of the live processes in the agent's process group.

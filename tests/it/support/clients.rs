@@ -15,9 +15,24 @@ use super::peers;
 /// # Panics
 /// When acpx fails, with what it said.
 pub fn acpx(agent: &str, env: &BTreeMap<String, String>, cwd: &Path, prompt: &str) -> Vec<Value> {
+    acpx_with(agent, env, cwd, &["exec", prompt])
+}
+
+/// acpx with any of its commands, such as `["sessions", "new"]`, then
+/// `["--ttl", "1", "prompt", "hello"]`: its process for the session then ends
+/// after one idle second, and the next prompt revives the session.
+///
+/// # Panics
+/// When acpx fails, with what it said.
+pub fn acpx_with(
+    agent: &str,
+    env: &BTreeMap<String, String>,
+    cwd: &Path,
+    arguments: &[&str],
+) -> Vec<Value> {
     let mut command = Command::new(peers::program("acpx"));
     command.args(["--agent", agent, "--approve-all", "--format", "json"]);
-    command.args(["exec", prompt]).current_dir(cwd);
+    command.args(arguments).current_dir(cwd);
     let output = run(command, env);
     output
         .lines()

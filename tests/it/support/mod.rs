@@ -5,3 +5,4 @@ pub mod clients;
 pub mod model;
 pub mod peers;
 pub mod scripted;
+pub mod site;

@@ -5,6 +5,13 @@ use std::process::{Child, Command, Stdio};
 
 use super::*;
 
+/// Limits that only need their control groups.
+const MUCH: Limits = Limits {
+    memory: Some(4 << 30),
+    processes: Some(500),
+    open_files: None,
+};
+
 /// The promise of THREATS.
 const AT_MOST: Duration = Duration::from_secs(2);
 
@@ -28,7 +35,7 @@ async fn holder() {
             mounts: Vec::new(),
             root: Root::Host,
             network: Network::Full,
-            limits: Limits::default(),
+            limits: MUCH,
             protected: vec![".vscode".into(), ".mcp.json".into()],
         })
         .await
@@ -108,12 +115,21 @@ async fn what_a_killed_acpbox_left_in_a_workspace_is_removed_by_the_next_boot() 
     let lab = Lab::new();
     let holder = Holder::start("namespace", &lab);
     assert!(lab.workspace().join(".vscode").is_dir());
+    let maker = holder.process.id();
+    let groups = limits::groups_made_by(maker, "held");
     holder.kill();
     assert!(
         lab.workspace().join(".vscode").is_dir(),
         "nobody was left to remove it"
     );
-    let guest = lab.boot("held").await;
+    assert_eq!(limits::groups_made_by(maker, "held"), groups);
+    let spec = VmSpec {
+        limits: MUCH,
+        ..lab.spec("held")
+    };
+    let guest = lab.boot_with(spec).await;
+    let left = limits::groups_made_by(maker, "held");
+    assert!(left.is_empty(), "{left:?}");
     assert!(!lab.workspace().join(".vscode").exists());
     assert!(!lab.workspace().join(".mcp.json").exists());
     guest.stop().await;

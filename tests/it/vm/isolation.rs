@@ -51,7 +51,7 @@ async fn processes_of_the_host_cannot_be_seen() {
         .arg(&mark)
         .spawn()
         .unwrap();
-    assert_eq!(alive(&mark), [process.id()]);
+    eventually("it runs", PATIENCE, || alive(&mark) == [process.id()]);
     let guest = lab.boot("one").await;
     let seen = guest
         .succeed("cat /proc/[0-9]*/cmdline | tr '\\0' '\\n'")
@@ -95,7 +95,7 @@ async fn processes_of_one_vm_share_files_and_see_each_other() {
         .succeed("echo a > ~/home; echo b > /tmp/temp; echo c > shared")
         .await;
     assert_eq!(
-        guest.succeed("cat ~/home /tmp/temp shared").await,
+        guest.succeed("cat ~/home /var/tmp/temp shared").await,
         "a\nb\nc"
     );
     let on_the_host = std::fs::read_to_string(lab.workspace().join("shared")).unwrap();
@@ -296,6 +296,25 @@ async fn what_must_not_be_shared_is_refused() {
     }
     let text = boot(sharing(&lab.path().join("absent"))).await;
     assert!(text.contains("cannot be opened"), "{text}");
+}
+
+#[tokio::test]
+async fn a_guest_that_cannot_boot_says_why_and_leaves_nothing() {
+    let lab = Lab::new();
+    let spec = VmSpec {
+        mounts: vec![Mount {
+            host: lab.workspace(),
+            guest: "/usr/no/such/folder".into(),
+            writable: true,
+        }],
+        protected: vec![".claude".into()],
+        ..lab.spec("one")
+    };
+    let Err(error) = named("namespace").boot(spec).await else {
+        panic!("it booted");
+    };
+    assert!(error.to_string().contains("/usr/no"), "{error}");
+    assert!(!lab.workspace().join(".claude").exists());
 }
 
 #[tokio::test]

@@ -286,7 +286,11 @@ async fn a_start_that_nobody_waits_for_leaves_no_process() {
         let spec = guest.shell(&format!("exec sleep {mark}"));
         let mut start = guest.vm.spawn(spec);
         // Polled once, so that the request is on its way.
-        assert!(start.as_mut().now_or_never().is_none());
+        if let Some(process) = start.as_mut().now_or_never() {
+            // So fast that there was nothing to wait for.
+            process.unwrap().control.kill();
+            continue;
+        }
         std::thread::sleep(Duration::from_millis(patience));
         if patience > 0 {
             assert_eq!(alive(&mark).len(), 1);

@@ -210,6 +210,11 @@ async fn a_link_inside_the_workspace_has_its_target_protected() {
     let guest = lab.boot_with(protecting(&lab, "one")).await;
     guest.fail("echo x > .vscode/settings.json").await;
     guest.fail("echo x > settings/settings.json").await;
+    guest.succeed("ln -sfn elsewhere .vscode").await;
+    let link = lab.workspace().join(".vscode");
+    eventually("the link is put back", PATIENCE, || {
+        fs::read_link(&link).is_ok_and(|target| target == Path::new("settings"))
+    });
     guest.stop().await;
 }
 
@@ -297,6 +302,26 @@ async fn submodules_are_protected_too() {
 }
 
 #[tokio::test]
+async fn a_repository_cannot_be_redirected() {
+    let lab = Lab::new();
+    git(&lab.workspace(), &["init", "-q"]);
+    let guest = lab.boot_with(protecting(&lab, "one")).await;
+    let redirection = lab.workspace().join(".git/commondir");
+    guest
+        .succeed("echo ../evil > .git/commondir; echo done")
+        .await;
+    eventually("it is set aside", PATIENCE, || !redirection.exists());
+    git(&lab.workspace(), &["status"]);
+    // A guest that insists is ended.
+    let insist = "while :; do echo ../evil > .git/commondir; sleep 0.005; done";
+    let process = guest.spawn(guest.shell(insist)).await.unwrap();
+    assert!(matches!(ended(process.exit).await, Exit::Lost(_)));
+    let reason = guest.vm.ended().borrow().clone().unwrap();
+    assert!(reason.contains("replaced protected names"), "{reason}");
+    assert!(!redirection.exists());
+}
+
+#[tokio::test]
 async fn a_second_view_of_a_workspace_is_protected_too() {
     let lab = Lab::new();
     fs::create_dir(lab.workspace().join(".vscode")).unwrap();
@@ -317,4 +342,37 @@ async fn a_second_view_of_a_workspace_is_protected_too() {
         .fail("echo x > /mnt/again/.claude/settings.json")
         .await;
     guest.stop().await;
+}
+
+#[tokio::test]
+async fn an_absent_ignore_file_is_made_and_gone_afterwards() {
+    // `.opencode` absent, and a folder of the user's without the file.
+    for has_folder in [false, true] {
+        let lab = Lab::new();
+        git(&lab.workspace(), &["init", "-q"]);
+        if has_folder {
+            fs::create_dir(lab.workspace().join(".opencode")).unwrap();
+            fs::write(lab.workspace().join(".opencode/command.md"), "x").unwrap();
+        }
+        let before = inventory(&lab.workspace());
+        let spec = |name| VmSpec {
+            protected: [".opencode", ".opencode/.gitignore"]
+                .map(PathBuf::from)
+                .to_vec(),
+            ..lab.spec(name)
+        };
+        let first = lab.boot_with(spec("one")).await;
+        let second = lab.boot_with(spec("two")).await;
+        first.stop().await;
+        let seen = second
+            .succeed("cat .opencode/.gitignore; git status --porcelain")
+            .await;
+        let others = if has_folder { "\n?? .opencode/" } else { "" };
+        assert_eq!(seen, format!(".gitignore{others}"));
+        second.fail("echo x > .opencode/.gitignore").await;
+        second.fail("rm .opencode/.gitignore").await;
+        second.fail("echo x > .opencode/plugin.js").await;
+        second.stop().await;
+        assert_eq!(inventory(&lab.workspace()), before);
+    }
 }

@@ -277,3 +277,19 @@ fn mistakes_in_the_configuration_of_agents_are_named() {
     let message = wrong("[agents.pi]\ninstructions = 'prompt'");
     assert!(message.contains("`agents.pi.instructions` is `prompt`; write first-prompt"));
 }
+
+#[test]
+fn codex_uses_no_sandbox_of_its_own_inside_a_vm_and_keeps_it_outside() {
+    let host = Host::new(&[]);
+    let catalog = |text| Catalog::new(&host.config(text)).unwrap();
+    let codex = catalog("").get("codex").unwrap().clone();
+    assert!(codex.args.is_empty() && codex.env.is_empty());
+    let caged = codex.caged();
+    assert_eq!(caged.args, ["-c", "sandbox_mode=\"danger-full-access\""]);
+    assert!(caged.env["CODEX_CONFIG"].contains("danger-full-access"));
+    // The configuration's own come later, and so win.
+    let text = "[agents.codex]\nargs = ['-c', 'x=1']\nenv = { CODEX_CONFIG = '{}' }";
+    let caged = catalog(text).get("codex").unwrap().clone().caged();
+    assert_eq!(caged.args[2..], ["-c", "x=1"]);
+    assert_eq!(caged.env["CODEX_CONFIG"], "{}");
+}
