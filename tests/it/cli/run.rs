@@ -125,7 +125,14 @@ fn two_runs_make_a_pipe() {
         .unwrap();
     let output = first.stdout.take().unwrap();
     let second = place
-        .command(&["run", "--agent", "example", "--format", "jsonl", "[[say:second]]"])
+        .command(&[
+            "run",
+            "--agent",
+            "example",
+            "--format",
+            "jsonl",
+            "[[say:second]]",
+        ])
         .stdin(Stdio::from(output))
         .output()
         .unwrap();

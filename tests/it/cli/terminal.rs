@@ -59,11 +59,15 @@ impl Terminal {
     /// Reads until the words are on the screen.
     fn wait_for(&mut self, words: &str) {
         while !self.seen.contains(words) {
-            let mut bytes = [0; 4096];
-            let count = self.master.read(&mut bytes).unwrap();
-            self.seen
-                .push_str(&String::from_utf8_lossy(&bytes[..count]));
+            self.read();
         }
+    }
+
+    fn read(&mut self) {
+        let mut bytes = [0; 4096];
+        let count = self.master.read(&mut bytes).unwrap();
+        self.seen
+            .push_str(&String::from_utf8_lossy(&bytes[..count]));
     }
 
     fn type_in(&mut self, text: &str) {
@@ -148,7 +152,10 @@ fn a_shell_has_a_terminal_of_the_same_size_and_gives_ours_back() {
     let before = modes(&terminal);
     assert!(before.contains(LocalModes::ECHO));
     terminal.wait_for("$ ");
-    assert!(!modes(&terminal).contains(LocalModes::ECHO), "keys are the guest's");
+    assert!(
+        !modes(&terminal).contains(LocalModes::ECHO),
+        "keys are the guest's"
+    );
     terminal.type_in("stty size; tty; echo \"TERM is $TERM\"; exit 9\r");
     assert_eq!(terminal.code(), 9, "{}", terminal.seen);
     let seen = &terminal.seen;
