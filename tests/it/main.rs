@@ -8,7 +8,9 @@
 mod support;
 mod example;
 mod peers;
+mod cli;
 mod clients;
+mod schema;
 mod real_agents;
 mod real_clients;
 mod scripted;

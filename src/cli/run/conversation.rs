@@ -7,16 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::consent::{self, Choice, Consent};
+use super::failure::failure_of;
 use super::show::{Show, Summary};
 use super::signals::{Asked, Signals};
 use super::terminal::{Reply, reply};
-use crate::acp::failure::{FailureData, METHOD_NOT_FOUND};
+use crate::acp::Failure;
+use crate::acp::failure::METHOD_NOT_FOUND;
 use crate::acp::methods;
-use crate::acp::{Failure, Phase};
 use crate::cli::client::{Client, Incoming};
 use crate::cli::exit::{self, Code};
 use crate::cli::output;
@@ -399,7 +400,7 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    fn summary(&self, error: Option<serde_json::Value>) -> Summary {
+    fn summary(&self, error: Option<Value>) -> Summary {
         Summary {
             session_id: self.session.clone(),
             last_seq: self.follower.as_ref().map_or(0, Follower::last_seq),
@@ -436,25 +437,6 @@ async fn send_cancel(client: &Client, session: Option<&str>) -> anyhow::Result<(
     let params = json!({ "sessionId": session }).to_string();
     client.notify(methods::SESSION_CANCEL, &params).await?;
     Ok(())
-}
-
-/// An error object as a failure: acpbox's own says its phase, an agent's does not.
-fn failure_of(error: &str) -> Failure {
-    let code = splice::member(error, "code").and_then(|code| code.parse().ok());
-    let what = splice::member(error, "message").and_then(message::string);
-    let data = splice::member(error, "data").filter(|data| *data != "null");
-    let ours = data.and_then(|data| serde_json::from_str::<FailureData>(data).ok());
-    let mut failure = Failure::internal(
-        Phase::Turn,
-        what.unwrap_or_else(|| "the agent failed without a message".into()),
-    );
-    failure.code = code.unwrap_or(failure.code);
-    match (ours, data) {
-        (Some(ours), _) => failure.data = Box::new(ours),
-        (None, Some(data)) => failure = failure.hint(format!("the agent adds: {data}")),
-        (None, None) => {}
-    }
-    failure
 }
 
 /// A raw array's strings.

@@ -4,7 +4,7 @@
 //! is read from the transcript, so that every format shows what is stored.
 //!
 //! - `prompt`: what to ask. `consent`: what may be answered for the person.
-//! - `conversation`: the loop. `show`: the formats. `signals`: Ctrl-C.
+//! - `conversation`: the loop. `failure`: what went wrong. `show`: the formats. `signals`: Ctrl-C.
 
 mod prompt;
 mod consent;
@@ -12,6 +12,7 @@ mod terminal;
 mod signals;
 mod show;
 mod conversation;
+mod failure;
 
 use std::path::PathBuf;
 use std::sync::Arc;

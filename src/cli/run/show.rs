@@ -162,7 +162,9 @@ impl Text {
             return self.reply(&text, message_id(row)).await;
         }
         // How the turn failed is said once, at the end, with what to do about it.
-        if matches!(&*row.kind, "session/prompt:error" | methods::AGENT_EXIT) {
+        let is_failure = matches!(&*row.kind, "session/prompt:error" | methods::AGENT_EXIT)
+            || (row.kind == methods::TURN_END && row.raw.contains("\"agent_exit\""));
+        if is_failure {
             return Ok(());
         }
         let mut beside = String::new();
