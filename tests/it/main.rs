@@ -8,6 +8,10 @@
 mod support;
 mod example;
 mod peers;
+mod relay;
+mod framing;
+mod rpc;
+mod turns;
 mod scripted;
 mod store;
 mod vm;

@@ -1,6 +1,9 @@
 //! What the integration tests stand on: peers that do as they are told.
 
 pub mod bare;
+pub mod client;
 pub mod model;
 pub mod peers;
 pub mod scripted;
+pub mod setup;
+pub mod steps;
