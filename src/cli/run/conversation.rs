@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::value::RawValue;
@@ -50,6 +50,8 @@ pub(super) struct Conversation<'a> {
     /// Questions that wait for the person, the first one being asked.
     questions: VecDeque<Question>,
     progress: Option<ProgressBar>,
+    /// When what is being waited for was asked for.
+    asked: Instant,
     is_cancelled: bool,
 }
 
@@ -94,6 +96,7 @@ impl<'a> Conversation<'a> {
             session: None,
             questions: VecDeque::new(),
             progress: None,
+            asked: Instant::now(),
             is_cancelled: false,
         }
     }
@@ -183,6 +186,7 @@ impl<'a> Conversation<'a> {
     /// Sends a request and waits for its answer; serves and shows all else meanwhile.
     async fn ask(&mut self, method: &str, params: &str) -> anyhow::Result<Outcome> {
         let request = self.client.request(method, params).await?;
+        self.asked = Instant::now();
         let is_turn = method == methods::SESSION_PROMPT;
         loop {
             if self.is_cancelled {
@@ -385,7 +389,9 @@ impl<'a> Conversation<'a> {
                 _ => "starting the agent in its VM",
             };
             let style = ProgressStyle::with_template("{spinner} {msg} {elapsed}");
-            let progress = ProgressBar::new_spinner().with_message(what);
+            let progress = ProgressBar::new_spinner()
+                .with_message(what)
+                .with_elapsed(self.asked.elapsed());
             if let Ok(style) = style {
                 progress.set_style(style);
             }
