@@ -64,12 +64,15 @@ fn age_of(seconds: i64) -> String {
     const MINUTE: i64 = 60;
     const HOUR: i64 = 60 * MINUTE;
     const DAY: i64 = 24 * HOUR;
-    match seconds {
-        // A clock may have been set back since.
-        ..MINUTE => "now".to_owned(),
-        ..HOUR => format!("{} min", seconds / MINUTE),
-        ..DAY => format!("{} h", seconds / HOUR),
-        _ => format!("{} d", seconds / DAY),
+    // A clock may have been set back since: below zero is now, too.
+    if seconds < MINUTE {
+        "now".to_owned()
+    } else if seconds < HOUR {
+        format!("{} min", seconds / MINUTE)
+    } else if seconds < DAY {
+        format!("{} h", seconds / HOUR)
+    } else {
+        format!("{} d", seconds / DAY)
     }
 }
 
