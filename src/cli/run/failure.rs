@@ -19,7 +19,7 @@ pub(super) fn failure_of(error: &str) -> Failure {
     );
     failure.code = code.unwrap_or(failure.code);
     match (ours, data) {
-        (Some(ours), _) => failure.data = ours,
+        (Some(ours), _) => failure.data = Box::new(ours),
         (None, Some(data)) if failure.code == AUTH_REQUIRED => {
             failure = failure.hint(how_to_log_in(data));
         }
