@@ -1,17 +1,16 @@
 //! From `initialize` to the end of the turn: one loop, and all that can wake it.
 
 use std::collections::VecDeque;
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::consent::{self, Choice, Consent};
 use super::failure::failure_of;
+use super::progress::Progress;
 use super::show::{Show, Summary};
 use super::signals::{Asked, Signals};
 use super::terminal::{Reply, reply};
@@ -49,7 +48,7 @@ pub(super) struct Conversation<'a> {
     session: Option<String>,
     /// Questions that wait for the person, the first one being asked.
     questions: VecDeque<Question>,
-    progress: Option<ProgressBar>,
+    progress: Progress,
     is_cancelled: bool,
 }
 
@@ -93,7 +92,7 @@ impl<'a> Conversation<'a> {
             follower: None,
             session: None,
             questions: VecDeque::new(),
-            progress: None,
+            progress: Progress::new(),
             is_cancelled: false,
         }
     }
@@ -101,7 +100,7 @@ impl<'a> Conversation<'a> {
     /// Sends the prompt and shows what comes of it.
     pub(super) async fn hold(mut self, subject: Subject, prompt: &str) -> anyhow::Result<Code> {
         let outcome = self.converse(subject, prompt).await;
-        self.hide_progress();
+        self.progress.hide();
         let (code, summary, failure) = match outcome {
             Ok(Outcome::Result(result)) => self.ended(&result),
             Ok(Outcome::Error(failure)) => self.failed(failure),
@@ -183,6 +182,7 @@ impl<'a> Conversation<'a> {
     /// Sends a request and waits for its answer; serves and shows all else meanwhile.
     async fn ask(&mut self, method: &str, params: &str) -> anyhow::Result<Outcome> {
         let request = self.client.request(method, params).await?;
+        self.progress.begin();
         let is_turn = method == methods::SESSION_PROMPT;
         loop {
             if self.is_cancelled {
@@ -285,7 +285,7 @@ impl<'a> Conversation<'a> {
             Consent::Ask(_) if !choices.is_empty() => {
                 self.questions.push_back(Question { id, choices });
                 if self.questions.len() == 1 {
-                    self.hide_progress();
+                    self.progress.hide();
                     self.show.settle().await?;
                     self.put_question();
                 }
@@ -325,7 +325,7 @@ impl<'a> Conversation<'a> {
 
     async fn cancel(&mut self) -> anyhow::Result<()> {
         self.is_cancelled = true;
-        self.hide_progress();
+        self.progress.hide();
         self.show.settle().await?;
         output::say("cancelling the turn; Ctrl-C again stops at once");
         send_cancel(&self.client, self.session.as_deref()).await
@@ -350,9 +350,7 @@ impl<'a> Conversation<'a> {
             if rows.is_empty() {
                 return Ok(());
             }
-            if let Some(progress) = self.progress.take() {
-                progress.finish_and_clear();
-            }
+            self.progress.hide();
             for row in rows {
                 // A reader that does not read must not keep a signal from being heard.
                 let mut shown = std::pin::pin!(self.show.event(row));
@@ -373,30 +371,13 @@ impl<'a> Conversation<'a> {
     }
 
     fn show_progress(&mut self, method: &str) {
-        let is_due = self.questions.is_empty()
-            && self.show.has_room_for_progress()
-            && std::io::stderr().is_terminal();
-        if !is_due {
-            return self.hide_progress();
-        }
-        if self.progress.is_none() {
-            let what = match method {
+        if self.questions.is_empty() && self.show.has_room_for_progress() {
+            self.progress.show(match method {
                 methods::SESSION_PROMPT => "working",
                 _ => "starting the agent in its VM",
-            };
-            let style = ProgressStyle::with_template("{spinner} {msg} {elapsed}");
-            let progress = ProgressBar::new_spinner().with_message(what);
-            if let Ok(style) = style {
-                progress.set_style(style);
-            }
-            progress.enable_steady_tick(Duration::from_millis(100));
-            self.progress = Some(progress);
-        }
-    }
-
-    fn hide_progress(&mut self) {
-        if let Some(progress) = self.progress.take() {
-            progress.finish_and_clear();
+            });
+        } else {
+            self.progress.hide();
         }
     }
 

@@ -11,6 +11,7 @@ mod consent;
 mod terminal;
 mod signals;
 mod show;
+mod progress;
 mod conversation;
 mod failure;
 

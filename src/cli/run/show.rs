@@ -19,7 +19,7 @@ const REPLY_BYTES: usize = 64 * 1024 * 1024;
 const MESSAGE_CHUNK: &str = "agent_message_chunk";
 
 pub(super) enum Show {
-    Text(Text),
+    Text(Box<Text>),
     Json {
         text: String,
         is_truncated: bool,
@@ -52,7 +52,7 @@ impl Show {
     pub(super) fn new(format: Format, notes: bool) -> Show {
         let out = Stream::new();
         match format {
-            Format::Text => Show::Text(Text::new(out, notes)),
+            Format::Text => Show::Text(Box::new(Text::new(out, notes))),
             Format::Json => Show::Json {
                 text: String::new(),
                 is_truncated: false,

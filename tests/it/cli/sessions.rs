@@ -19,7 +19,7 @@ fn sessions_are_listed_newest_first_and_filtered() {
             .collect()
     };
     assert_eq!(ids(&[]), [second.clone(), first.clone()]);
-    assert_eq!(ids(&["--limit", "1"]), [second.clone()]);
+    assert_eq!(ids(&["--limit", "1"]), [second.as_str()]);
     assert_eq!(ids(&["--agent", "claude"]), [""; 0]);
     let workspace = place.workspace();
     assert_eq!(ids(&["--cwd", workspace.to_str().unwrap()]).len(), 2);

@@ -23,6 +23,10 @@ struct Terminal {
 
 impl Terminal {
     fn start(place: &Place, args: &[&str]) -> Self {
+        Self::start_with(place, args, &[])
+    }
+
+    fn start_with(place: &Place, args: &[&str], env: &[(&str, &str)]) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
@@ -43,6 +47,7 @@ impl Terminal {
         let child = place
             .environment(setsid, args)
             .env("TERM", "xterm")
+            .envs(env.iter().copied())
             .stdin(stream())
             .stdout(stream())
             .stderr(stream())
@@ -142,6 +147,29 @@ fn a_terminal_gets_colours_but_no_control_sequences_of_the_agents() {
     let seen = &terminal.seen;
     assert!(seen.contains("ab") && !seen.contains("\x1b]52"), "{seen:?}");
     assert!(seen.contains("\x1b[3"), "colours: {seen:?}");
+}
+
+#[test]
+fn no_color_is_honoured() {
+    let place = Place::new();
+    let args = ["run", "--agent", "example", "--yes", "[[write:a.txt|x]]"];
+    let mut terminal = Terminal::start_with(&place, &args, &[("NO_COLOR", "1")]);
+    assert_eq!(terminal.code(), 0, "{}", terminal.seen);
+    assert!(terminal.seen.contains("Write a.txt"), "{}", terminal.seen);
+    assert!(!terminal.seen.contains("\x1b[3"), "{:?}", terminal.seen);
+    assert!(!terminal.seen.contains("\x1b[2m"), "{:?}", terminal.seen);
+}
+
+#[test]
+fn a_table_fits_the_terminal_and_keeps_ids_whole() {
+    let place = Place::new();
+    let id = place.session(&format!("[[say:{}]]", "long ".repeat(40)));
+    let mut terminal = Terminal::start(&place, &["sessions", "list"]);
+    assert_eq!(terminal.code(), 0, "{}", terminal.seen);
+    let line = terminal.seen.lines().find(|line| line.contains(&id));
+    let line = line.unwrap_or_else(|| panic!("{}", terminal.seen));
+    assert!(line.trim_end().chars().count() <= 100, "{line}");
+    assert!(line.contains('…'), "{line}");
 }
 
 #[test]
