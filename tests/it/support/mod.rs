@@ -2,6 +2,7 @@
 
 pub mod bare;
 pub mod clients;
+pub mod inside;
 pub mod model;
 pub mod peers;
 pub mod scripted;
