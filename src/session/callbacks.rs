@@ -259,9 +259,8 @@ impl Live {
         }
     }
 
-    /// A client goes: what it was asked fails closed.
-    pub async fn client_gone(&self, client: &Arc<Client>, reason: &str) {
-        self.detach(client);
+    /// A client answers no more: what it was asked fails closed.
+    pub async fn stop_asking(&self, client: &Arc<Client>, reason: &str) {
         loop {
             let request = {
                 let mut pending = client.pending();
