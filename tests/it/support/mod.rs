@@ -5,5 +5,6 @@ pub mod clients;
 pub mod inside;
 pub mod model;
 pub mod peers;
+pub mod raw;
 pub mod scripted;
 pub mod site;
