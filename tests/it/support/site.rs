@@ -202,6 +202,16 @@ impl Watch {
             let bytes = std::fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
             String::from_utf8_lossy(&bytes).into_owned()
         };
+        // An orphan that is dead stays listed until the machine's first process
+        // has taken note of it.
+        let stat = read("stat");
+        let state = stat
+            .rsplit(") ")
+            .next()
+            .and_then(|rest| rest.chars().next());
+        if matches!(state, None | Some('Z' | 'X')) {
+            return false;
+        }
         if space(&pid.to_string()).is_some_and(|space| self.spaces.contains(&space)) {
             return true;
         }
