@@ -11,6 +11,8 @@ mod peers;
 mod cli;
 mod clients;
 mod schema;
+mod durability;
+mod isolation;
 mod real_agents;
 mod real_clients;
 mod relay;
