@@ -13,9 +13,12 @@
 )]
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use acpbox::vm::{self, Limits, Network, ProcessSpec, Root, VmSpec};
 
 const ACPBOX: &str = env!("CARGO_BIN_EXE_acpbox");
 
@@ -212,27 +215,85 @@ fn initialize_time(system: &System, folder: &Path) -> Duration {
     started.elapsed()
 }
 
-/// The same agent, bare and in a VM that boots for it.
+/// The same agent bare and in a VM that boots for it: up to the first byte that
+/// it writes, interleaved.
 fn boot(folder: &Path) {
-    let bare: Vec<Duration> = (0..20)
-        .map(|_| initialize_time(&System::Direct, folder))
-        .collect();
+    const STARTS: usize = 20;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let mut bare = Vec::new();
     let mut in_vm = Vec::new();
-    for _ in 0..20 {
-        let mut peer = Peer::start(&System::Acpbox, folder);
-        peer.initialize();
+    for _ in 0..STARTS {
         let started = Instant::now();
-        peer.session(folder);
-        in_vm.push(started.elapsed());
+        let mut child = System::Direct
+            .command(folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        first_byte(input.into(), output.into());
+        bare.push(started.elapsed());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        in_vm.push(runtime.block_on(boot_once(folder)));
     }
-    // session/new boots the VM, starts the agent, initializes it and asks for a session.
     let (bare, in_vm) = (median(bare), median(in_vm));
     println!(
-        "bare {:.1} ms, boot + start + initialize + session/new {:.1} ms: {:.1} ms more",
+        "bare {:.1} ms, in a VM that boots {:.1} ms: {:.1} ms more",
         ms(bare),
         ms(in_vm),
         ms(in_vm) - ms(bare)
     );
+}
+
+async fn boot_once(folder: &Path) -> Duration {
+    let workspace = folder.join("workspace");
+    let driver = vm::driver("namespace", ACPBOX.into()).unwrap();
+    let spec = VmSpec {
+        name: "bench".into(),
+        state_dir: folder.join("vm"),
+        workspaces: vec![workspace.clone()],
+        mounts: Vec::new(),
+        root: Root::Host,
+        network: Network::Full,
+        limits: Limits::default(),
+        protected: [".git/hooks", ".git/config", ".vscode", ".claude"]
+            .map(PathBuf::from)
+            .to_vec(),
+    };
+    let started = Instant::now();
+    let guest = driver.boot(spec).await.unwrap();
+    let process = ProcessSpec {
+        command: vm::executable_in_guest("namespace", Path::new(ACPBOX))
+            .display()
+            .to_string(),
+        args: vec!["example-agent".into()],
+        env: [("HOME", "/home/agent"), ("PATH", "/usr/bin")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into(),
+        cwd: workspace,
+        ..ProcessSpec::default()
+    };
+    let process = guest.spawn(process).await.unwrap();
+    first_byte(process.stdin.unwrap(), process.stdout);
+    let elapsed = started.elapsed();
+    guest.shutdown().await;
+    elapsed
+}
+
+/// Asks for `initialize` and waits for the answer's first byte.
+fn first_byte(input: OwnedFd, output: OwnedFd) {
+    let mut input = std::fs::File::from(input);
+    writeln!(
+        input,
+        r#"{{"jsonrpc":"2.0","id":1,"method":"initialize","params":{{"protocolVersion":1}}}}"#
+    )
+    .unwrap();
+    let mut byte = [0];
+    std::fs::File::from(output).read_exact(&mut byte).unwrap();
 }
 
 fn round_trips(systems: &[System], folder: &Path) {

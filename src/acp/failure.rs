@@ -58,7 +58,7 @@ pub struct FailureData {
 pub struct Failure {
     pub code: i32,
     pub message: String,
-    pub data: FailureData,
+    pub data: Box<FailureData>,
 }
 
 impl Failure {
@@ -66,12 +66,12 @@ impl Failure {
         Failure {
             code,
             message: message.into(),
-            data: FailureData {
+            data: Box::new(FailureData {
                 phase,
                 exit: None,
                 stderr: Vec::new(),
                 hint: None,
-            },
+            }),
         }
     }
 

@@ -18,6 +18,13 @@ pub const SESSION_DELETE: &str = AGENT_METHOD_NAMES.session_delete;
 pub const SESSION_PROMPT: &str = AGENT_METHOD_NAMES.session_prompt;
 pub const SESSION_CANCEL: &str = AGENT_METHOD_NAMES.session_cancel;
 
+/// Relayed methods that mean nothing without a `sessionId`.
+pub const SESSION_SCOPED: [&str; 3] = [
+    SESSION_PROMPT,
+    AGENT_METHOD_NAMES.session_set_mode,
+    AGENT_METHOD_NAMES.session_set_config_option,
+];
+
 pub const SESSION_UPDATE: &str = CLIENT_METHOD_NAMES.session_update;
 pub const REQUEST_PERMISSION: &str = CLIENT_METHOD_NAMES.session_request_permission;
 pub const FS_READ: &str = CLIENT_METHOD_NAMES.fs_read_text_file;

@@ -47,7 +47,7 @@ fn list(context: &Context, arguments: &JsonArguments) -> anyhow::Result<Code> {
                 info.description.clone(),
             ]
         });
-        table::print(&mut output, &["name", "program", "description"], rows)?;
+        table::print(&mut output, &["name", "program", "description"], 1, rows)?;
     }
     output.flush()?;
     Ok(exit::DONE)

@@ -12,7 +12,7 @@ pub(super) fn confirm(question: &str, yes: bool) -> Result<bool, Usage> {
     }
     if !(stdin().is_terminal() && std::io::stderr().is_terminal()) {
         return Err(Usage(format!(
-            "{question} There is no terminal to ask on; add --yes if this is meant"
+            "there is no terminal to ask on, so --yes must answer this: {question}"
         )));
     }
     output::note(&format!("{} [y/N] ", super::render::printable(question)));

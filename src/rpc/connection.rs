@@ -16,8 +16,9 @@ const READ_BYTES: usize = 64 * 1024;
 /// passes alone.
 const QUEUED_BYTES: usize = 4 * 1024 * 1024;
 
-/// Chunks that may wait to be written to one peer.
-const QUEUED_CHUNKS: usize = 1024;
+/// Chunks that may wait to be written to one peer: so many that the bytes are
+/// the bound, also for short messages.
+const QUEUED_CHUNKS: usize = 32 * 1024;
 
 /// Reads frames, as many at a time as one read brought.
 pub struct BatchReader<R> {
@@ -86,6 +87,26 @@ struct Chunk {
     _room: OwnedSemaphorePermit,
 }
 
+/// Room in a peer's queue for one message, to be used without waiting.
+#[derive(Debug)]
+pub struct Room {
+    place: mpsc::OwnedPermit<Chunk>,
+    bytes: OwnedSemaphorePermit,
+    framing: Framing,
+}
+
+impl Room {
+    /// Frames and queues the message that the room was made for.
+    pub fn send(self, message: &str) {
+        let mut bytes = Vec::with_capacity(message.len() + 32);
+        self.framing.encode(&[message], &mut bytes);
+        self.place.send(Chunk {
+            bytes: bytes.into(),
+            _room: self.bytes,
+        });
+    }
+}
+
 /// The peer is gone: nothing more can be sent to it.
 #[derive(Debug, thiserror::Error)]
 #[error("the peer is gone")]
@@ -139,6 +160,20 @@ impl Outbox {
             _room: room,
         };
         self.chunks.send(chunk).await.map_err(|_| OutboxClosed)
+    }
+
+    /// Waits for room for a message of about so many bytes. Safe to drop while it waits.
+    pub async fn room(&self, bytes: usize) -> Result<Room, OutboxClosed> {
+        let room = Arc::clone(&self.room)
+            .acquire_many_owned(weight(bytes))
+            .await
+            .map_err(|_| OutboxClosed)?;
+        let place = self.chunks.clone().reserve_owned().await;
+        Ok(Room {
+            place: place.map_err(|_| OutboxClosed)?,
+            bytes: room,
+            framing: self.framing(),
+        })
     }
 
     /// Frames and queues one message, or refuses it at once.

@@ -13,6 +13,6 @@ pub mod pending;
 pub mod stdio;
 
 pub use codec::{Framing, Limits};
-pub use connection::{BatchReader, Outbox, OutboxClosed, write_loop};
+pub use connection::{BatchReader, Outbox, OutboxClosed, Room, write_loop};
 pub use message::{Body, Malformed, Message, Outcome};
 pub use pending::Pending;

@@ -16,11 +16,11 @@ impl Connection {
         request: Arc<Request>,
     ) -> Result<Answer, Refusal> {
         let live = self.agent_of_connection().await?;
-        let params = request.params.as_deref();
+        let params = request.params();
         live.forward_request(
             &self.client,
             &request.text,
-            &request.id,
+            request.id(),
             &request.method,
             params,
         )

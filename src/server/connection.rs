@@ -78,7 +78,10 @@ where
     };
     tracing::debug!(?ending, "a client's connection ends");
     client.gone.cancel();
-    connection.leave("the client is gone").await;
+    connection.stop_asking("the client is gone").await;
+    for live in connection.server.host.registry.all() {
+        live.detach(client);
+    }
     if let Some(parked) = client.parked() {
         parked.close().await;
     }
@@ -158,9 +161,9 @@ impl Connection {
 
     /// Waits for the answers that are still due to a client that sends nothing more.
     async fn drain(&self, shutdown: &CancellationToken, is_gone: impl Fn() -> bool) -> Ending {
-        // It cannot answer either.
+        // It cannot answer either, but it may well read on.
         self.client.gone.cancel();
-        self.leave("the client closed its side of the connection")
+        self.stop_asking("the client closed its side of the connection")
             .await;
         self.tasks.close();
         loop {
@@ -187,9 +190,9 @@ impl Connection {
     }
 
     /// Lets everything fail closed that waits for this client's answers.
-    async fn leave(&self, reason: &str) {
+    async fn stop_asking(&self, reason: &str) {
         for live in self.server.host.registry.all() {
-            live.client_gone(&self.client, reason).await;
+            live.stop_asking(&self.client, reason).await;
         }
     }
 

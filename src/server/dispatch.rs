@@ -1,6 +1,7 @@
 //! Where each message of a client goes: one match.
 
 use std::future::Future;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::connection::Connection;
@@ -20,9 +21,31 @@ pub enum Answer {
 /// A request of the client's, owned, so that it can be worked on aside.
 pub struct Request {
     pub text: Box<str>,
-    pub id: Box<str>,
     pub method: Box<str>,
-    pub params: Option<Box<str>>,
+    id: Range<usize>,
+    params: Option<Range<usize>>,
+}
+
+impl Request {
+    /// `id` and `params` must be pieces of `text`.
+    fn new(text: &str, id: &str, method: &str, params: Option<&str>) -> Request {
+        Request {
+            text: text.into(),
+            method: method.into(),
+            id: splice::range(text, id),
+            params: params.map(|params| splice::range(text, params)),
+        }
+    }
+
+    /// Raw; a piece of the text, where it can be replaced.
+    pub fn id(&self) -> &str {
+        &self.text[self.id.clone()]
+    }
+
+    /// Raw; a piece of the text, where it can be replaced.
+    pub fn params(&self) -> Option<&str> {
+        self.params.clone().map(|params| &self.text[params])
+    }
 }
 
 impl Connection {
@@ -64,12 +87,7 @@ impl Connection {
             .await;
             return;
         }
-        let request = || Request {
-            text: text.into(),
-            id: id.into(),
-            method: method.into(),
-            params: params.map(Into::into),
-        };
+        let request = || Request::new(text, id, method, params);
         match method {
             methods::SESSION_NEW => self.aside(request(), Connection::session_new).await,
             methods::SESSION_LOAD | methods::SESSION_RESUME => {
@@ -94,6 +112,10 @@ impl Connection {
                     }
                     None => self.aside(request(), Connection::to_stored_session).await,
                 },
+                None if methods::SESSION_SCOPED.contains(&method) => {
+                    let failure = Failure::invalid_params("`sessionId` is missing, a string");
+                    self.answer(id, Err(failure.into())).await;
+                }
                 None if method.starts_with("providers/") || method.starts_with("auth/") => {
                     self.aside(request(), Connection::to_agent_of_connection)
                         .await;
@@ -118,7 +140,10 @@ impl Connection {
             return;
         }
         let Some(session) = session_of(params) else {
-            tracing::debug!(method, "a notification without a session");
+            match self.server.host.registry.all().as_slice() {
+                [live] => live.forward_notification(text, method, params).await,
+                _ => tracing::debug!(method, "a notification for no one agent"),
+            }
             return;
         };
         if let Some(live) = self.server.host.registry.live(&session) {
@@ -126,17 +151,12 @@ impl Connection {
             return;
         }
         // The session is being started or brought back: what was sent before this waits there.
-        let connection = Arc::clone(self);
+        let Some(slot) = self.server.host.registry.find(&session) else {
+            return;
+        };
         let (text, method) = (text.to_owned(), method.to_owned());
         self.tasks.spawn(async move {
-            let live = connection
-                .server
-                .host
-                .registry
-                .slot(&session)
-                .lock()
-                .await
-                .clone();
+            let live = slot.lock().await.clone();
             if let Some(live) = live {
                 let params = splice::member(&text, "params");
                 live.forward_notification(&text, &method, params).await;
@@ -179,7 +199,7 @@ impl Connection {
             return;
         };
         let request = Arc::new(request);
-        let token = self.begin(&request.id);
+        let token = self.begin(request.id());
         let connection = Arc::clone(self);
         let work = handler(Arc::clone(self), Arc::clone(&request));
         self.tasks.spawn(async move {
@@ -190,8 +210,12 @@ impl Connection {
                     Err(Failure::new(Phase::Request, REQUEST_CANCELLED, what).into())
                 }
             };
-            connection.end(&request.id);
-            connection.answer(&request.id, outcome).await;
+            connection.end(request.id());
+            if matches!(outcome, Err(Refusal::Failed(_))) {
+                // Whoever guesses ids leaves nothing behind.
+                connection.server.host.registry.sweep();
+            }
+            connection.answer(request.id(), outcome).await;
             drop(room);
         });
     }
@@ -210,13 +234,13 @@ impl Connection {
 
     /// A request for a session that is not live: it is brought back first.
     async fn to_stored_session(self: Arc<Self>, request: Arc<Request>) -> Result<Answer, Refusal> {
-        let params = request.params.as_deref();
+        let params = request.params();
         let session = session_of(params).unwrap_or_default();
         let live = self.server.host.ensure(&self.client, &session).await?;
         live.forward_request(
             &self.client,
             &request.text,
-            &request.id,
+            request.id(),
             &request.method,
             params,
         )
@@ -232,11 +256,11 @@ impl Connection {
             let what = format!("Method not found: `{}`", request.method);
             return Err(Failure::new(Phase::Request, METHOD_NOT_FOUND, what).into());
         };
-        let params = request.params.as_deref();
+        let params = request.params();
         live.forward_request(
             &self.client,
             &request.text,
-            &request.id,
+            request.id(),
             &request.method,
             params,
         )

@@ -21,9 +21,9 @@ impl Connection {
         self: Arc<Self>,
         request: Arc<Request>,
     ) -> Result<Answer, Refusal> {
-        let params = request.params.as_deref();
+        let params = request.params();
         let host = &self.server.host;
-        host.new_session(&self.client, &request.text, &request.id, params)
+        host.new_session(&self.client, &request.text, request.id(), params)
             .await?;
         Ok(Answer::Sent)
     }
@@ -34,9 +34,9 @@ impl Connection {
         request: Arc<Request>,
     ) -> Result<Answer, Refusal> {
         let with_replay = &*request.method == methods::SESSION_LOAD;
-        let params = request.params.as_deref();
+        let params = request.params();
         let host = &self.server.host;
-        host.reconnect(&self.client, &request.id, params, with_replay)
+        host.reconnect(&self.client, request.id(), params, with_replay)
             .await?;
         Ok(Answer::Sent)
     }
@@ -45,7 +45,7 @@ impl Connection {
         self: Arc<Self>,
         request: Arc<Request>,
     ) -> Result<Answer, Refusal> {
-        let params = request.params.as_deref();
+        let params = request.params();
         let text = |key: &str| -> Result<Option<String>, Failure> {
             match params.and_then(|params| splice::member(params, key)) {
                 None | Some("null") => Ok(None),
@@ -180,8 +180,7 @@ impl Connection {
 
 fn required_session(request: &Request) -> Result<String, Failure> {
     let raw = request
-        .params
-        .as_deref()
+        .params()
         .and_then(|params| splice::member(params, "sessionId"));
     raw.and_then(message::string)
         .map(std::borrow::Cow::into_owned)

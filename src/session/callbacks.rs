@@ -193,7 +193,7 @@ impl Live {
             response_kind(method, false),
             line.as_str(),
         );
-        let _ = self.agent.outbox.try_send(&line);
+        batch.answers.push(line);
     }
 
     fn refuse_agent(
@@ -211,9 +211,7 @@ impl Live {
             response_kind(method, true),
             line.as_str(),
         );
-        if let Err(error) = self.agent.outbox.try_send(&line) {
-            tracing::warn!(%error, method, "a refusal did not reach the agent");
-        }
+        batch.answers.push(line);
     }
 
     /// The agent no longer waits for one of its requests: neither need the client.
@@ -259,9 +257,8 @@ impl Live {
         }
     }
 
-    /// A client goes: what it was asked fails closed.
-    pub async fn client_gone(&self, client: &Arc<Client>, reason: &str) {
-        self.detach(client);
+    /// A client answers no more: what it was asked fails closed.
+    pub async fn stop_asking(&self, client: &Arc<Client>, reason: &str) {
         loop {
             let request = {
                 let mut pending = client.pending();

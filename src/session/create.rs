@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::client::{Client, Offer};
 use super::host::{Bounds, Host};
-use super::live::{Live, Parts};
+use super::live::{Live, Parts, Unclaimed};
 use super::registry::Lease;
 use super::roots::Roots;
 use super::state::{OwnError, State, now, set_meta};
@@ -166,6 +166,7 @@ impl Host {
                 self.start_agent(start).await?
             }
         };
+        let unclaimed = Unclaimed::new(Arc::clone(&live));
         live.set_roots(self.roots(&plan, &asked));
         live.attach(client);
         let outcome = self
@@ -173,6 +174,7 @@ impl Host {
             .await;
         match outcome {
             Ok(()) => {
+                unclaimed.claim();
                 if *live.id == *session {
                     *slot = Some(live);
                 } else {
@@ -184,6 +186,7 @@ impl Host {
             }
             Err(Refusal::Agent(error)) if code(&error) == Some(AUTH_REQUIRED) => {
                 live.detach(client);
+                unclaimed.claim();
                 client.park(live);
                 Err(Refusal::Agent(error))
             }
@@ -290,6 +293,7 @@ impl Host {
             .create_session(&row)
             .await
             .map_err(Failure::from)?;
+        live.open_log().await;
         let warnings = live.vm.warnings();
         live.transact(|state, batch| {
             let early = std::mem::take(&mut state.early);
@@ -318,6 +322,9 @@ impl Host {
             }
         })
         .await?;
+        // Not waited for: the client knows the session, and nothing may come between.
+        let live = Arc::clone(live);
+        tokio::spawn(async move { live.open_log().await });
         Ok(())
     }
 
@@ -446,8 +453,10 @@ impl Host {
             session,
             next_seq,
             is_stored,
+            known_ids: self.registry.known_ids(),
             early: Vec::new(),
             backlog: Vec::new(),
+            early_log: VecDeque::new(),
             is_announced: is_stored,
             held: Vec::new(),
             is_swallowing: false,
@@ -470,8 +479,12 @@ impl Host {
             lease,
         }));
         tokio::spawn(Arc::clone(&live).run(output));
+        let unclaimed = Unclaimed::new(Arc::clone(&live));
         match self.initialize(&live, &offer).await {
-            Ok(()) => Ok(live),
+            Ok(()) => {
+                unclaimed.claim();
+                Ok(live)
+            }
             Err(failure) => {
                 live.close().await;
                 Err(failure)

@@ -7,8 +7,11 @@ use super::client::Client;
 use super::live::{Live, too_many_pending};
 use super::state::{Batch, QueuedPrompt, State, Turn, Waiting};
 use crate::acp::extension::{TurnEnd, TurnEndReason};
+use crate::acp::failure::REQUEST_CANCELLED;
 use crate::acp::methods::{self, response_kind};
 use crate::acp::{Failure, Phase};
+use crate::rpc::Room;
+use crate::rpc::connection::Refused;
 use crate::rpc::message::{self, Body, Message};
 use crate::rpc::splice::{self, Edits};
 use crate::store::Direction;
@@ -29,6 +32,7 @@ impl Live {
         method: &str,
         params: Option<&str>,
     ) {
+        let room = self.room(text.len()).await;
         let refused = self
             .note(|state, batch| {
                 if let Some(failure) = state.ended.clone() {
@@ -41,7 +45,9 @@ impl Live {
                         id: id.into(),
                         method: method.into(),
                     };
-                    return self.send_request(state, waiting, text, id, params).err();
+                    return self
+                        .send_request(state, waiting, text, id, params, room)
+                        .err();
                 }
                 take_title(state, params);
                 let prompt = QueuedPrompt {
@@ -51,9 +57,9 @@ impl Live {
                 };
                 if state.turn.is_none() {
                     return self
-                        .start_turn(state, prompt)
+                        .start_turn(state, prompt, room)
                         .err()
-                        .map(|(_, failure)| failure);
+                        .map(|refused| refused.1);
                 }
                 if state.queue.len() >= QUEUED_PROMPTS {
                     let what = format!("{QUEUED_PROMPTS} prompts wait in this session already");
@@ -89,6 +95,7 @@ impl Live {
         params: Option<&str>,
     ) {
         let is_cancel = method == methods::SESSION_CANCEL;
+        let room = self.room(text.len()).await;
         let noted = self
             .note(|state, batch| {
                 if state.ended.is_some() {
@@ -96,7 +103,7 @@ impl Live {
                 }
                 state.record(batch, Direction::Client, method.to_owned().into(), text);
                 let line = self.outward(state, text, params).apply();
-                if let Err(error) = self.agent.outbox.try_send(&line) {
+                if let Err(error) = self.send(room, &line) {
                     tracing::warn!(%error, method, "a notification did not reach the agent");
                 }
                 if !is_cancel {
@@ -136,6 +143,9 @@ impl Live {
 
     /// Passes on that a client no longer waits for a request of its own.
     pub async fn forward_cancel_request(&self, client: &Arc<Client>, raw_id: &str) -> bool {
+        if self.cancel_queued(client, raw_id).await {
+            return true;
+        }
         let found = self.state().pending.find(|waiting| {
             matches!(waiting, Waiting::Client { client: theirs, id, .. }
                 if Arc::ptr_eq(theirs, client) && &**id == raw_id)
@@ -157,6 +167,31 @@ impl Live {
             let _ = self.agent.outbox.try_send(&line);
         }
         true
+    }
+
+    /// Takes a prompt out of the queue. `false` if it does not wait there.
+    async fn cancel_queued(&self, client: &Arc<Client>, raw_id: &str) -> bool {
+        let position = |state: &State| {
+            let is_it = |prompt: &QueuedPrompt| {
+                Arc::ptr_eq(&prompt.client, client) && &*prompt.id == raw_id
+            };
+            state.queue.iter().position(is_it)
+        };
+        if position(&self.state()).is_none() {
+            return false;
+        }
+        let cancelled = self.transact(|state, batch| {
+            let prompt = position(state).and_then(|at| state.queue.remove(at));
+            if let Some(prompt) = prompt {
+                let what = "Request cancelled: the prompt had not begun";
+                let failure = Failure::new(Phase::Request, REQUEST_CANCELLED, what);
+                let method = methods::SESSION_PROMPT;
+                state.refuse(batch, client, &prompt.id, method, &failure);
+                return true;
+            }
+            false
+        });
+        cancelled.await.unwrap_or_default()
     }
 
     /// Ends a turn that was cancelled and whose agent did not end it in time.
@@ -229,7 +264,8 @@ impl Live {
             let Some(prompt) = state.queue.pop_front() else {
                 return;
             };
-            if let Err((prompt, failure)) = self.start_turn(state, prompt) {
+            if let Err(refused) = self.start_turn(state, prompt, None) {
+                let (prompt, failure) = *refused;
                 state.refuse(
                     batch,
                     &prompt.client,
@@ -245,26 +281,26 @@ impl Live {
         &self,
         state: &mut State,
         prompt: QueuedPrompt,
-    ) -> Result<(), (QueuedPrompt, Failure)> {
+        room: Option<Room>,
+    ) -> Result<(), Box<(QueuedPrompt, Failure)>> {
         let text = match state.first_prompt.take() {
             Some(preamble) => with_preamble(&prompt.text, &preamble),
             None => prompt.text.to_string(),
         };
         let Ok(parsed) = Message::parse(text.as_bytes(), usize::MAX / 4) else {
-            return Err((
-                prompt,
-                Failure::invalid_params("the prompt could not be read again"),
-            ));
+            let failure = Failure::invalid_params("the prompt could not be read again");
+            return Err(Box::new((prompt, failure)));
         };
         let Body::Request { id, params, .. } = parsed.body else {
-            return Err((prompt, Failure::invalid_params("a prompt is a request")));
+            let failure = Failure::invalid_params("a prompt is a request");
+            return Err(Box::new((prompt, failure)));
         };
         let waiting = Waiting::Client {
             client: Arc::clone(&prompt.client),
             id: prompt.id.clone(),
             method: methods::SESSION_PROMPT.into(),
         };
-        match self.send_request(state, waiting, &text, id, params) {
+        match self.send_request(state, waiting, &text, id, params, room) {
             Ok(request) => {
                 state.turn = Some(Turn {
                     request,
@@ -274,7 +310,7 @@ impl Live {
                 });
                 Ok(())
             }
-            Err(failure) => Err((prompt, failure)),
+            Err(failure) => Err(Box::new((prompt, failure))),
         }
     }
 
@@ -285,6 +321,7 @@ impl Live {
         text: &str,
         id: &str,
         params: Option<&str>,
+        room: Option<Room>,
     ) -> Result<u64, Failure> {
         let request = state
             .pending
@@ -292,12 +329,21 @@ impl Live {
             .map_err(|_| too_many_pending())?;
         let mut edits = self.outward(state, text, params);
         edits.replace(id, request.to_string());
-        if let Err(error) = self.agent.outbox.try_send(&edits.apply()) {
+        if let Err(error) = self.send(room, &edits.apply()) {
             state.pending.remove(request);
             let what = format!("the agent `{}` cannot be reached: {error}", self.agent_name);
             return Err(Failure::internal(Phase::Turn, what).stderr(self.agent.last_words()));
         }
         Ok(request)
+    }
+
+    /// Sends a line into room that was waited for, else only if there is some.
+    fn send(&self, room: Option<Room>, line: &str) -> Result<(), Refused> {
+        match room {
+            Some(room) => room.send(line),
+            None => self.agent.outbox.try_send(line)?,
+        }
+        Ok(())
     }
 
     /// The edits that put the agent's own session id where the public one is.

@@ -1,6 +1,7 @@
 //! A session with a running agent.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,9 +18,20 @@ use crate::acp::extension::{AgentExit, AgentStderr, TurnEnd, TurnEndReason};
 use crate::acp::methods;
 use crate::acp::{Failure, Phase};
 use crate::agent::process::{AgentProcess, describe};
-use crate::rpc::message;
+use crate::rpc::{Room, message};
 use crate::store::{Direction, LogLine, Store};
 use crate::vm::{Exit, Vm};
+
+/// Lines of an agent's log that are kept until its session has a row; each is
+/// 8 KiB at most.
+const EARLY_LINES: usize = 1000;
+
+/// How long an agent that reads nothing holds up what its client sends. Once:
+/// after that, messages are refused at once until it reads again.
+const AGENT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long an agent may go on asking without reading the answers.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long an agent may take to end after SIGTERM when its session closes.
 const END_GRACE: Duration = Duration::from_millis(250);
@@ -55,6 +67,8 @@ pub struct Live {
     over: CancellationToken,
     /// Holds the session for this process, as long as it is live.
     lease: Mutex<Option<Lease>>,
+    /// Whether the agent let its client wait in vain.
+    is_stuck: AtomicBool,
 }
 
 impl std::fmt::Debug for Live {
@@ -63,6 +77,30 @@ impl std::fmt::Debug for Live {
             .debug_struct("Live")
             .field("id", &self.id)
             .finish_non_exhaustive()
+    }
+}
+
+/// A session that nobody knows yet: it ends when whoever starts it gives up.
+pub struct Unclaimed(Option<Arc<Live>>);
+
+impl Unclaimed {
+    pub fn new(live: Arc<Live>) -> Unclaimed {
+        Unclaimed(Some(live))
+    }
+
+    /// Lets the session live on.
+    pub fn claim(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unclaimed {
+    fn drop(&mut self) {
+        if let Some(live) = self.0.take()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(async move { live.close().await });
+        }
     }
 }
 
@@ -97,6 +135,7 @@ impl Live {
             cause: Mutex::default(),
             over: CancellationToken::new(),
             lease: Mutex::new(parts.lease),
+            is_stuck: AtomicBool::new(false),
             base_environment: parts.base_environment,
             meta: parts.meta,
         }
@@ -141,6 +180,11 @@ impl Live {
         self.over.is_cancelled() || self.state().ended.is_some()
     }
 
+    /// Whether all who waited were told of the agent's end. Takes no lock.
+    pub fn is_finished(&self) -> bool {
+        self.over.is_cancelled()
+    }
+
     pub fn is_in_turn(&self) -> bool {
         self.state().turn.is_some()
     }
@@ -165,7 +209,7 @@ impl Live {
         &self,
         change: impl FnOnce(&mut State, &mut Batch) -> R,
     ) -> Result<R, Failure> {
-        let _order = self.order.lock().await;
+        let order = self.order.lock().await;
         let permit = self.store.reserve().await?;
         let mut batch = Batch::default();
         let (result, committed, row) = {
@@ -202,6 +246,8 @@ impl Live {
                 let _ = reply.send(outcome);
             }
         }
+        drop(order);
+        self.send_answers(batch.answers).await;
         Ok(result)
     }
 
@@ -211,8 +257,8 @@ impl Live {
         &self,
         change: impl FnOnce(&mut State, &mut Batch) -> R,
     ) -> Result<R, Failure> {
+        let mut batch = Batch::default();
         let (result, waiting) = {
-            let mut batch = Batch::default();
             let mut state = self.state();
             let result = change(&mut state, &mut batch);
             if state.is_stored {
@@ -229,6 +275,7 @@ impl Live {
         } else if waiting > 0 {
             self.noted.notify_one();
         }
+        self.send_answers(batch.answers).await;
         Ok(result)
     }
 
@@ -244,6 +291,35 @@ impl Live {
             Some(committed) => Ok(committed.await?),
             None => Ok(()),
         }
+    }
+
+    /// Sends acpbox's own answers to the agent. One that asks and asks and never
+    /// reads is ended, as its questions cannot be kept.
+    async fn send_answers(&self, answers: Vec<String>) {
+        for line in answers {
+            let sent = tokio::time::timeout(ANSWER_PATIENCE, self.agent.outbox.send(&line)).await;
+            if sent.is_err() {
+                let seconds = ANSWER_PATIENCE.as_secs();
+                let what = format!(
+                    "the agent `{}` did not read its answers for {seconds} s",
+                    self.agent_name
+                );
+                self.end_with(Failure::internal(Phase::Turn, what));
+                return;
+            }
+        }
+    }
+
+    /// Waits for room for a message to the agent; `None` where it reads nothing
+    /// or is gone.
+    pub(super) async fn room(&self, bytes: usize) -> Option<Room> {
+        let patience = match self.is_stuck.load(Ordering::Relaxed) {
+            true => Duration::ZERO,
+            false => AGENT_PATIENCE,
+        };
+        let room = tokio::time::timeout(patience, self.agent.outbox.room(bytes)).await;
+        self.is_stuck.store(room.is_err(), Ordering::Relaxed);
+        room.ok()?.ok()
     }
 
     /// Sends a request of acpbox's own and waits for the raw result.
@@ -279,8 +355,12 @@ impl Live {
                     self.agent_name,
                     patience.as_secs()
                 );
+                let phase = match method {
+                    methods::INITIALIZE => Phase::Initialize,
+                    _ => Phase::Session,
+                };
                 Err(OwnError::Failed(
-                    Failure::internal(Phase::Initialize, what)
+                    Failure::internal(phase, what)
                         .stderr(self.agent.last_words())
                         .hint(format!("see what it says with `acpbox logs {}`", self.id)),
                 ))
@@ -325,9 +405,30 @@ impl Live {
             }
         }
         let rows = lines.into_iter().map(|text| LogLine { time, stream, text });
+        {
+            let mut state = self.state();
+            if !state.is_stored {
+                state.early_log.extend(rows);
+                let over = state.early_log.len().saturating_sub(EARLY_LINES);
+                state.early_log.drain(..over);
+                return;
+            }
+        }
+        self.keep_log(rows.collect()).await;
+    }
+
+    /// Keeps the lines that came before the session had its row.
+    pub(super) async fn open_log(&self) {
+        let early = std::mem::take(&mut self.state().early_log);
+        if !early.is_empty() {
+            self.keep_log(early.into()).await;
+        }
+    }
+
+    async fn keep_log(&self, rows: Vec<LogLine>) {
         let kept = self
             .store
-            .append_log(&self.id, rows.collect(), self.bounds.stderr_bytes)
+            .append_log(&self.id, rows, self.bounds.stderr_bytes)
             .await;
         if let Err(error) = kept {
             tracing::debug!(%error, "lines of the agent's log were not kept");
@@ -498,7 +599,10 @@ impl Live {
         if let Err(failure) = noted.await {
             tracing::warn!(%failure, method, "an answer could not be recorded");
         }
-        let _ = self.agent.outbox.send(line).await;
+        match self.room(line.len()).await {
+            Some(room) => room.send(line),
+            None => tracing::warn!(method, "an answer did not reach the agent"),
+        }
     }
 }
 

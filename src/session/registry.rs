@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rustix::fs::FlockOperation;
 
@@ -13,7 +13,23 @@ use crate::acp::{Failure, Phase};
 /// Live sessions by public id.
 pub struct Registry {
     leases: PathBuf,
-    slots: Mutex<HashMap<String, Arc<Slot>>>,
+    slots: Arc<Mutex<Slots>>,
+}
+
+type Slots = HashMap<String, Arc<Slot>>;
+
+/// The public ids of a registry's sessions, for one of them to look up.
+#[derive(Debug, Clone, Default)]
+pub struct KnownIds(Weak<Mutex<Slots>>);
+
+impl KnownIds {
+    pub fn contains(&self, id: &str) -> bool {
+        let Some(slots) = self.0.upgrade() else {
+            return false;
+        };
+        let slots = slots.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.contains_key(id)
+    }
 }
 
 /// One session's place. Its lock is held while the session starts or ends, so
@@ -25,12 +41,21 @@ impl Registry {
     pub fn new(state_dir: &Path) -> Registry {
         Registry {
             leases: state_dir.join("leases"),
-            slots: Mutex::default(),
+            slots: Arc::default(),
         }
     }
 
-    fn slots(&self) -> MutexGuard<'_, HashMap<String, Arc<Slot>>> {
+    pub fn known_ids(&self) -> KnownIds {
+        KnownIds(Arc::downgrade(&self.slots))
+    }
+
+    fn slots(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The place of a session, if anything was done with it.
+    pub fn find(&self, id: &str) -> Option<Arc<Slot>> {
+        self.slots().get(id).cloned()
     }
 
     /// The place of a session, live or not.
@@ -65,7 +90,7 @@ impl Registry {
             Arc::strong_count(slot) > 1
                 || slot
                     .try_lock()
-                    .is_ok_and(|live| live.as_ref().is_some_and(|live| !live.is_over()))
+                    .is_ok_and(|live| live.as_ref().is_some_and(|live| !live.is_finished()))
         });
     }
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::client::Client;
 use super::create::{Asked, Refusal, Start, agent_params, announced};
 use super::host::Host;
-use super::live::Live;
+use super::live::{Live, Unclaimed};
 use super::state::OwnError;
 use crate::acp::extension::{Restored, SessionMeta, SessionOptions, Tier};
 use crate::acp::methods::{self};
@@ -135,6 +135,7 @@ impl Host {
             lease: Some(lease),
         };
         let live = self.start_agent(start).await?;
+        let unclaimed = Unclaimed::new(Arc::clone(&live));
         live.set_roots(self.roots(&plan, &kept));
         let params = serde_json::json!({
             "cwd": plan.cwd,
@@ -150,6 +151,7 @@ impl Host {
                     .update_session(&row)
                     .await
                     .map_err(Failure::from)?;
+                unclaimed.claim();
                 Ok(Back {
                     live,
                     restored,

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::client::Client;
+use super::registry::KnownIds;
 use crate::acp::Failure;
 use crate::acp::methods::{self, response_kind};
 use crate::rpc::splice::Edits;
 use crate::rpc::{Outcome, Pending, message};
-use crate::store::{Direction, EventRow, SessionRow};
+use crate::store::{Direction, EventRow, LogLine, SessionRow};
 
 /// The longest reply that a prompt result carries in `_meta.acpbox.text`.
 const REPLY_BYTES: usize = 4 * 1024 * 1024;
@@ -20,6 +21,7 @@ const REPLY_BYTES: usize = 4 * 1024 * 1024;
 pub struct State {
     pub row: SessionRow,
     pub session: Arc<str>,
+    pub known_ids: KnownIds,
     pub next_seq: i64,
     /// Whether the session's row is in the database. Until then events wait in `early`.
     pub is_stored: bool,
@@ -27,6 +29,8 @@ pub struct State {
     /// Events from the client's side, to be committed with the next ones from
     /// the agent's, or soon after: nobody is shown them.
     pub backlog: Vec<EventRow>,
+    /// Lines of the agent's log that wait for the session's row too.
+    pub early_log: VecDeque<LogLine>,
     /// Whether the client knows the session's id. Until then updates wait in `held`.
     pub is_announced: bool,
     pub held: Vec<String>,
@@ -93,6 +97,8 @@ pub struct Batch {
     /// Whether the rows must be on disk, not only committed.
     pub durable: bool,
     pub sends: Vec<(Arc<Client>, Vec<u8>)>,
+    /// Lines for the agent.
+    pub answers: Vec<String>,
     pub after: Vec<After>,
     /// Whether the session's row is to be written.
     pub row: bool,
@@ -205,6 +211,8 @@ impl State {
                     Outcome::Error(error) => Err(OwnError::Agent(error.into())),
                 };
                 tracing::trace!(method, "the agent answered");
+                // What comes behind the answer to load or resume is new.
+                self.is_swallowing = false;
                 batch.after.push(After::Reply(reply, outcome));
             }
             Waiting::Abandoned { method } => {
@@ -280,11 +288,14 @@ impl State {
         format!("\"{}\"", self.session)
     }
 
-    /// Whether a raw JSON value is the agent's own id of this session. Before
-    /// that is known, one process having one session, every id is.
+    /// Whether a raw JSON value in the agent's message stands for this session:
+    /// the agent's own id of it; before that is known, one process having one
+    /// session, any id; and other sessions' public ids, since an agent can
+    /// speak for no session but its own.
     pub fn is_agents_own(&self, raw: &str) -> bool {
         match &self.row.agent_session {
-            Some(own) => message::string(raw).is_some_and(|id| id == own.as_str()),
+            Some(own) => message::string(raw)
+                .is_some_and(|id| id == own.as_str() || self.known_ids.contains(&id)),
             None => raw.starts_with('"'),
         }
     }

@@ -8,9 +8,15 @@
 mod support;
 mod example;
 mod peers;
+mod cli;
 mod clients;
+mod schema;
 mod real_agents;
 mod real_clients;
+mod relay;
+mod framing;
+mod rpc;
+mod turns;
 mod scripted;
 mod store;
 mod vm;

@@ -38,7 +38,7 @@ pub(crate) struct Agent {
 struct Received {
     id: Option<Box<RawValue>>,
     method: Option<String>,
-    params: Option<Params>,
+    params: Option<Box<RawValue>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -106,6 +106,10 @@ impl Agent {
     fn step(&mut self, step: &Step) -> io::Result<Option<u8>> {
         if let Some(path) = &step.record {
             self.record = Some(OpenOptions::new().create(true).append(true).open(path)?);
+        }
+        if let Some(path) = &step.environment {
+            let lines = std::env::vars().map(|(name, value)| format!("{name}={value}\n"));
+            std::fs::write(path, lines.collect::<String>())?;
         }
         if let Some(method) = &step.on {
             match (&step.result, &step.error) {
@@ -253,7 +257,10 @@ impl Agent {
         if let Some(id) = &received.id {
             id.get().clone_into(&mut self.id);
         }
-        if let Some(params) = &received.params {
+        let params = received.params.as_ref();
+        // Odd parameters are for others to look at.
+        if let Some(params) = params.and_then(|raw| serde_json::from_str::<Params>(raw.get()).ok())
+        {
             if let Some(session) = &params.session_id {
                 self.session.clone_from(session);
             }

@@ -34,6 +34,8 @@ pub(crate) struct Step {
     pub(crate) stderr: Option<String>,
     /// Appends every line received from now on to this file.
     pub(crate) record: Option<String>,
+    /// Writes its environment to this file, `NAME=value` a line.
+    pub(crate) environment: Option<String>,
     /// Ends with this code at once.
     pub(crate) exit: Option<u8>,
     #[serde(default)]

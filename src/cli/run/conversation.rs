@@ -1,22 +1,22 @@
 //! From `initialize` to the end of the turn: one loop, and all that can wake it.
 
 use std::collections::VecDeque;
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::consent::{self, Choice, Consent};
+use super::failure::failure_of;
+use super::progress::Progress;
 use super::show::{Show, Summary};
 use super::signals::{Asked, Signals};
 use super::terminal::{Reply, reply};
-use crate::acp::failure::{FailureData, METHOD_NOT_FOUND};
+use crate::acp::Failure;
+use crate::acp::failure::METHOD_NOT_FOUND;
 use crate::acp::methods;
-use crate::acp::{Failure, Phase};
 use crate::cli::client::{Client, Incoming};
 use crate::cli::exit::{self, Code};
 use crate::cli::output;
@@ -48,7 +48,7 @@ pub(super) struct Conversation<'a> {
     session: Option<String>,
     /// Questions that wait for the person, the first one being asked.
     questions: VecDeque<Question>,
-    progress: Option<ProgressBar>,
+    progress: Progress,
     is_cancelled: bool,
 }
 
@@ -92,7 +92,7 @@ impl<'a> Conversation<'a> {
             follower: None,
             session: None,
             questions: VecDeque::new(),
-            progress: None,
+            progress: Progress::new(),
             is_cancelled: false,
         }
     }
@@ -100,7 +100,7 @@ impl<'a> Conversation<'a> {
     /// Sends the prompt and shows what comes of it.
     pub(super) async fn hold(mut self, subject: Subject, prompt: &str) -> anyhow::Result<Code> {
         let outcome = self.converse(subject, prompt).await;
-        self.hide_progress();
+        self.progress.hide();
         let (code, summary, failure) = match outcome {
             Ok(Outcome::Result(result)) => self.ended(&result),
             Ok(Outcome::Error(failure)) => self.failed(failure),
@@ -182,6 +182,7 @@ impl<'a> Conversation<'a> {
     /// Sends a request and waits for its answer; serves and shows all else meanwhile.
     async fn ask(&mut self, method: &str, params: &str) -> anyhow::Result<Outcome> {
         let request = self.client.request(method, params).await?;
+        self.progress.begin();
         let is_turn = method == methods::SESSION_PROMPT;
         loop {
             if self.is_cancelled {
@@ -284,7 +285,7 @@ impl<'a> Conversation<'a> {
             Consent::Ask(_) if !choices.is_empty() => {
                 self.questions.push_back(Question { id, choices });
                 if self.questions.len() == 1 {
-                    self.hide_progress();
+                    self.progress.hide();
                     self.show.settle().await?;
                     self.put_question();
                 }
@@ -324,7 +325,7 @@ impl<'a> Conversation<'a> {
 
     async fn cancel(&mut self) -> anyhow::Result<()> {
         self.is_cancelled = true;
-        self.hide_progress();
+        self.progress.hide();
         self.show.settle().await?;
         output::say("cancelling the turn; Ctrl-C again stops at once");
         send_cancel(&self.client, self.session.as_deref()).await
@@ -349,9 +350,7 @@ impl<'a> Conversation<'a> {
             if rows.is_empty() {
                 return Ok(());
             }
-            if let Some(progress) = self.progress.take() {
-                progress.finish_and_clear();
-            }
+            self.progress.hide();
             for row in rows {
                 // A reader that does not read must not keep a signal from being heard.
                 let mut shown = std::pin::pin!(self.show.event(row));
@@ -372,34 +371,17 @@ impl<'a> Conversation<'a> {
     }
 
     fn show_progress(&mut self, method: &str) {
-        let is_due = self.questions.is_empty()
-            && self.show.has_room_for_progress()
-            && std::io::stderr().is_terminal();
-        if !is_due {
-            return self.hide_progress();
-        }
-        if self.progress.is_none() {
-            let what = match method {
+        if self.questions.is_empty() && self.show.has_room_for_progress() {
+            self.progress.show(match method {
                 methods::SESSION_PROMPT => "working",
                 _ => "starting the agent in its VM",
-            };
-            let style = ProgressStyle::with_template("{spinner} {msg} {elapsed}");
-            let progress = ProgressBar::new_spinner().with_message(what);
-            if let Ok(style) = style {
-                progress.set_style(style);
-            }
-            progress.enable_steady_tick(Duration::from_millis(100));
-            self.progress = Some(progress);
+            });
+        } else {
+            self.progress.hide();
         }
     }
 
-    fn hide_progress(&mut self) {
-        if let Some(progress) = self.progress.take() {
-            progress.finish_and_clear();
-        }
-    }
-
-    fn summary(&self, error: Option<serde_json::Value>) -> Summary {
+    fn summary(&self, error: Option<Value>) -> Summary {
         Summary {
             session_id: self.session.clone(),
             last_seq: self.follower.as_ref().map_or(0, Follower::last_seq),
@@ -436,25 +418,6 @@ async fn send_cancel(client: &Client, session: Option<&str>) -> anyhow::Result<(
     let params = json!({ "sessionId": session }).to_string();
     client.notify(methods::SESSION_CANCEL, &params).await?;
     Ok(())
-}
-
-/// An error object as a failure: acpbox's own says its phase, an agent's does not.
-fn failure_of(error: &str) -> Failure {
-    let code = splice::member(error, "code").and_then(|code| code.parse().ok());
-    let what = splice::member(error, "message").and_then(message::string);
-    let data = splice::member(error, "data").filter(|data| *data != "null");
-    let ours = data.and_then(|data| serde_json::from_str::<FailureData>(data).ok());
-    let mut failure = Failure::internal(
-        Phase::Turn,
-        what.unwrap_or_else(|| "the agent failed without a message".into()),
-    );
-    failure.code = code.unwrap_or(failure.code);
-    match (ours, data) {
-        (Some(ours), _) => failure.data = ours,
-        (None, Some(data)) => failure = failure.hint(format!("the agent adds: {data}")),
-        (None, None) => {}
-    }
-    failure
 }
 
 /// A raw array's strings.

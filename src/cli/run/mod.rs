@@ -4,14 +4,16 @@
 //! is read from the transcript, so that every format shows what is stored.
 //!
 //! - `prompt`: what to ask. `consent`: what may be answered for the person.
-//! - `conversation`: the loop. `show`: the formats. `signals`: Ctrl-C.
+//! - `conversation`: the loop. `failure`: what went wrong. `show`: the formats. `signals`: Ctrl-C.
 
 mod prompt;
 mod consent;
 mod terminal;
 mod signals;
 mod show;
+mod progress;
 mod conversation;
+mod failure;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -19,7 +19,7 @@ const REPLY_BYTES: usize = 64 * 1024 * 1024;
 const MESSAGE_CHUNK: &str = "agent_message_chunk";
 
 pub(super) enum Show {
-    Text(Text),
+    Text(Box<Text>),
     Json {
         text: String,
         is_truncated: bool,
@@ -52,7 +52,7 @@ impl Show {
     pub(super) fn new(format: Format, notes: bool) -> Show {
         let out = Stream::new();
         match format {
-            Format::Text => Show::Text(Text::new(out, notes)),
+            Format::Text => Show::Text(Box::new(Text::new(out, notes))),
             Format::Json => Show::Json {
                 text: String::new(),
                 is_truncated: false,
@@ -162,7 +162,9 @@ impl Text {
             return self.reply(&text, message_id(row)).await;
         }
         // How the turn failed is said once, at the end, with what to do about it.
-        if matches!(&*row.kind, "session/prompt:error" | methods::AGENT_EXIT) {
+        let is_failure = matches!(&*row.kind, "session/prompt:error" | methods::AGENT_EXIT)
+            || (row.kind == methods::TURN_END && row.raw.contains("\"agent_exit\""));
+        if is_failure {
             return Ok(());
         }
         let mut beside = String::new();

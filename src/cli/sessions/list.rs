@@ -4,7 +4,7 @@ use super::Desk;
 use crate::cli::args::SessionsListArguments;
 use crate::cli::exit::{self, Code};
 use crate::cli::output::{self, Output};
-use crate::cli::table::{self, local_time};
+use crate::cli::table;
 use crate::store::SessionFilter;
 
 pub(super) async fn run(desk: &Desk, arguments: &SessionsListArguments) -> anyhow::Result<Code> {
@@ -37,15 +37,15 @@ pub(super) async fn run(desk: &Desk, arguments: &SessionsListArguments) -> anyho
         let info = desk.info(row);
         vec![
             row.id.clone(),
-            local_time(row.updated),
+            table::age(row.updated),
             info.state.to_owned(),
             row.agent.clone(),
-            row.cwd.display().to_string(),
             row.title.clone().unwrap_or_default(),
+            row.cwd.display().to_string(),
         ]
     });
-    let header = ["id", "updated", "state", "agent", "folder", "title"];
-    table::print(&mut output, &header, cells)?;
+    let header = ["id", "age", "state", "agent", "title", "folder"];
+    table::print(&mut output, &header, 4, cells)?;
     output.flush()?;
     if has_more {
         output::say(&format!("there are more than {limit}; see --limit"));

@@ -9,7 +9,7 @@ use crate::cli::args::JsonArguments;
 use crate::cli::context::Context;
 use crate::cli::exit::{self, Code};
 use crate::cli::output::{self, Output};
-use crate::cli::table::{self, local_time};
+use crate::cli::table;
 use crate::server::sessions::timestamp;
 use crate::store::{Store, VmRow};
 
@@ -57,12 +57,12 @@ pub(super) async fn run(
                 info.name.to_owned(),
                 state(info),
                 info.driver.to_owned(),
-                row.booted.map(local_time).unwrap_or_default(),
+                row.booted.map(table::age).unwrap_or_default(),
                 workspaces.join(", "),
             ]
         });
         let header = ["name", "state", "driver", "booted", "workspaces"];
-        table::print(&mut output, &header, cells)?;
+        table::print(&mut output, &header, 4, cells)?;
     }
     output.flush()?;
     let unused: Vec<&str> = context

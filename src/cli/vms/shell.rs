@@ -13,9 +13,12 @@ use crate::config::Config;
 use crate::session::Host;
 use crate::session::vms::Running;
 use crate::store::{Store, StoreError, VmRow};
-use crate::vm::{Exit, ProcessSpec};
+use crate::vm::{Exit, ProcessSpec, SpawnError};
 
 const SHELL: &str = "/bin/bash";
+
+/// What shells exit with when there is no such command.
+const NOT_FOUND: Code = Code(127);
 
 pub(super) fn run(context: Context, arguments: &VmsShellArguments) -> anyhow::Result<Code> {
     let runtime = context::runtime()?;
@@ -48,11 +51,14 @@ async fn enter(host: &Host, here: &Path, arguments: &VmsShellArguments) -> anyho
     let console = Console::detect();
     let spec = process(host, &running, here, &arguments.command, &console)?;
     let name = spec.command.clone();
-    let process = running
-        .vm
-        .spawn(spec)
-        .await
-        .map_err(|error| anyhow::anyhow!("{error}"))?;
+    let process = match running.vm.spawn(spec).await {
+        Ok(process) => process,
+        Err(error @ SpawnError::NotFound { .. }) => {
+            output::say(&error.to_string());
+            return Ok(NOT_FOUND);
+        }
+        Err(error) => return Err(error.into()),
+    };
     match console::attach(console, process).await? {
         Exit::Code(code) => Ok(Code(u8::try_from(code & 0xff).unwrap_or(u8::MAX))),
         Exit::Signal(signal) => Ok(Code(u8::try_from(128 + signal).unwrap_or(u8::MAX))),

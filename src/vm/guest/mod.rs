@@ -31,7 +31,7 @@ pub fn is_guest(mut arguments: impl Iterator<Item = std::ffi::OsString>) -> bool
 }
 
 /// Runs as a guest's first process until the control socket, which is standard
-/// input, closes. The only argument is a [`GuestConfig`] as JSON.
+/// input, closes. The only argument is a `GuestConfig` as JSON.
 pub fn run() -> ExitCode {
     match enter() {
         Ok(()) => ExitCode::SUCCESS,

@@ -210,6 +210,9 @@ fn guest_config(spec: &VmSpec) -> Result<String, BootError> {
 /// What happens between fork and exec: descriptors are passed on, and the
 /// control groups are joined.
 fn enter(command: &mut Command, descriptors: Vec<OwnedFd>, doors: Vec<OwnedFd>) {
+    // Ctrl-C on acpbox's terminal is for acpbox, which cancels a turn; here it
+    // would end the guest.
+    command.process_group(0);
     // SAFETY: the closure makes async-signal-safe system calls only, on
     // descriptors that it owns.
     unsafe {

@@ -1,8 +1,11 @@
 //! What the integration tests stand on: peers that do as they are told.
 
 pub mod bare;
+pub mod client;
 pub mod clients;
 pub mod model;
 pub mod peers;
 pub mod scripted;
+pub mod setup;
 pub mod site;
+pub mod steps;

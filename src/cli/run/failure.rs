@@ -1,0 +1,76 @@
+//! Errors that requests were answered with, as failures that say what to do.
+
+use serde_json::Value;
+
+use crate::acp::failure::{AUTH_REQUIRED, FailureData};
+use crate::acp::{Failure, Phase};
+use crate::cli::render::printable_line;
+use crate::rpc::{message, splice};
+
+/// An error object as a failure: acpbox's own says its phase, an agent's does not.
+pub(super) fn failure_of(error: &str) -> Failure {
+    let code = splice::member(error, "code").and_then(|code| code.parse().ok());
+    let what = splice::member(error, "message").and_then(message::string);
+    let data = splice::member(error, "data").filter(|data| *data != "null");
+    let ours = data.and_then(|data| serde_json::from_str::<FailureData>(data).ok());
+    let mut failure = Failure::internal(
+        Phase::Turn,
+        what.unwrap_or_else(|| "the agent failed without a message".into()),
+    );
+    failure.code = code.unwrap_or(failure.code);
+    match (ours, data) {
+        (Some(ours), _) => failure.data = Box::new(ours),
+        (None, Some(data)) if failure.code == AUTH_REQUIRED => {
+            failure = failure.hint(how_to_log_in(data));
+        }
+        (None, Some(data)) => failure = failure.hint(format!("the agent adds: {data}")),
+        (None, None) => {}
+    }
+    failure
+}
+
+fn how_to_log_in(data: &str) -> String {
+    let data: Value = serde_json::from_str(data).unwrap_or_default();
+    let ways = data.get("authMethods").and_then(Value::as_array);
+    let ways: Vec<String> = ways
+        .into_iter()
+        .flatten()
+        .filter_map(|way| way.get("name").and_then(Value::as_str))
+        .map(printable_line)
+        .collect();
+    let offered = if ways.is_empty() {
+        String::new()
+    } else {
+        format!(" (it offers: {})", ways.join(", "))
+    };
+    format!(
+        "log in inside its VM with `acpbox vms shell`{offered}, or set a variable that it takes \
+         a key from: `acpbox agents show NAME` lists those that are passed on"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn acpboxs_own_errors_keep_their_phase_and_hint() {
+        let own = Failure::internal(Phase::Boot, "no VM").hint("mend it");
+        let error = serde_json::to_string(&own.to_error_object()).unwrap();
+        let read = failure_of(&error);
+        assert_eq!(read.data.phase, Phase::Boot);
+        assert_eq!(read.to_string(), own.to_string());
+    }
+
+    #[test]
+    fn an_agents_errors_are_told_with_what_they_carry() {
+        let read = failure_of(
+            r#"{"code":-32000,"message":"Log in","data":{"authMethods":[{"name":"Key"}]}}"#,
+        );
+        assert!(read.to_string().contains("it offers: Key"), "{read}");
+        let read = failure_of(r#"{"code":7,"message":"Oh","data":["x",1]}"#);
+        assert_eq!(read.code, 7);
+        assert!(read.to_string().contains(r#"["x",1]"#), "{read}");
+        assert!(failure_of("{}").to_string().contains("without a message"));
+    }
+}
