@@ -23,3 +23,5 @@ mod scripted;
 mod store;
 mod vm;
 mod render;
+mod tidy;
+mod editors;
