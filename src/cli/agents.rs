@@ -13,7 +13,7 @@ use super::table;
 use crate::agent::catalog::{Agent, AgentInfo, EXAMPLE, Source};
 use crate::agent::instructions::{Facts, base_text};
 use crate::config::{ConfigError, VmPlan};
-use crate::session::create::capabilities_key;
+use crate::session::start::capabilities_key;
 use crate::vm;
 
 pub(super) fn run(global: &Global, command: &AgentsCommand) -> anyhow::Result<Code> {

@@ -8,7 +8,9 @@ use super::dispatch::Answer;
 use crate::acp::Failure;
 use crate::rpc::splice;
 use crate::session::Offer;
-use crate::session::create::{Refusal, capabilities_key, own_info};
+use crate::session::create::Refusal;
+use crate::session::handshake::own_info;
+use crate::session::start::capabilities_key;
 
 impl Connection {
     pub(super) async fn initialize(&self, params: Option<&str>) -> Result<Answer, Refusal> {

@@ -9,22 +9,18 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::client::Client;
+use super::ending::Cause;
 use super::host::Bounds;
 use super::registry::Lease;
 use super::roots::Roots;
-use super::state::{After, Batch, OwnError, State, Waiting, now};
+use super::state::{After, Batch, OwnError, State, Waiting};
 use super::terminal::Terminals;
-use crate::acp::extension::{AgentExit, AgentStderr, TurnEnd, TurnEndReason};
 use crate::acp::methods;
 use crate::acp::{Failure, Phase};
-use crate::agent::process::{AgentProcess, describe};
+use crate::agent::process::AgentProcess;
 use crate::rpc::{Room, message};
-use crate::store::{Direction, LogLine, Store};
-use crate::vm::{Exit, Vm};
-
-/// Lines of an agent's log that are kept until its session has a row; each is
-/// 8 KiB at most.
-const EARLY_LINES: usize = 1000;
+use crate::store::{Direction, Store};
+use crate::vm::Vm;
 
 /// How long an agent that reads nothing holds up what its client sends. Once:
 /// after that, messages are refused at once until it reads again.
@@ -32,9 +28,6 @@ const AGENT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long an agent may go on asking without reading the answers.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
-
-/// How long an agent may take to end after SIGTERM when its session closes.
-const END_GRACE: Duration = Duration::from_millis(250);
 
 /// What may be noted before it is committed without waiting for the relay.
 const BACKLOG_BYTES: usize = 256 * 1024;
@@ -62,11 +55,11 @@ pub struct Live {
     /// Wakes the relay to commit what was noted.
     pub(super) noted: tokio::sync::Notify,
     /// Why the agent was ended, where that was acpbox's doing.
-    cause: Mutex<Option<Failure>>,
+    pub(super) cause: Mutex<Option<Cause>>,
     /// Ends when the agent is gone and all who waited were told.
-    over: CancellationToken,
+    pub(super) over: CancellationToken,
     /// Holds the session for this process, as long as it is live.
-    lease: Mutex<Option<Lease>>,
+    pub(super) lease: Mutex<Option<Lease>>,
     /// Whether the agent let its client wait in vain.
     is_stuck: AtomicBool,
 }
@@ -214,12 +207,20 @@ impl Live {
         &self,
         change: impl FnOnce(&mut State, &mut Batch) -> R,
     ) -> Result<R, Failure> {
+        self.transact_in(&mut Batch::default(), change).await
+    }
+
+    /// [`Live::transact`], with what was to be sent left in `batch` on errors.
+    pub(super) async fn transact_in<R>(
+        &self,
+        batch: &mut Batch,
+        change: impl FnOnce(&mut State, &mut Batch) -> R,
+    ) -> Result<R, Failure> {
         let order = self.order.lock().await;
         let permit = self.store.reserve().await?;
-        let mut batch = Batch::default();
         let (result, committed, row) = {
             let mut state = self.state();
-            let result = change(&mut state, &mut batch);
+            let result = change(&mut state, batch);
             let row = (batch.row && state.is_stored).then(|| state.row.clone());
             let mut events = std::mem::take(&mut state.backlog);
             events.append(&mut batch.events);
@@ -233,27 +234,41 @@ impl Live {
             };
             (result, committed, row)
         };
-        if let Some(committed) = committed {
-            committed.await?;
-        }
-        for (client, bytes) in std::mem::take(&mut batch.sends) {
-            if client.outbox.send_encoded(bytes).await.is_err() {
-                self.detach(&client);
+        if let Some(committed) = committed
+            && let Err(error) = committed.await
+        {
+            // An answer that cannot be stored is not shown, but nobody waits for ever.
+            let failure = Failure::from(error);
+            for (client, id) in std::mem::take(&mut batch.answered) {
+                let line = message::error(&id, &failure.to_error_object());
+                let _ = client.outbox.send(&line).await;
             }
+            return Err(failure);
         }
+        self.deliver(batch).await;
         if let Some(row) = row
             && let Err(error) = self.store.update_session(&row).await
         {
             tracing::warn!(%error, "the session's row could not be updated");
         }
-        for next in batch.after {
-            if let After::Reply(reply, outcome) = next {
-                let _ = reply.send(outcome);
+        drop(order);
+        self.send_answers(std::mem::take(&mut batch.answers)).await;
+        Ok(result)
+    }
+
+    /// Sends what a batch has for clients, and replies to acpbox's own requests.
+    pub(super) async fn deliver(&self, batch: &mut Batch) {
+        for (client, bytes) in std::mem::take(&mut batch.sends) {
+            if client.outbox.send_encoded(bytes).await.is_err() {
+                self.detach(&client);
             }
         }
-        drop(order);
-        self.send_answers(batch.answers).await;
-        Ok(result)
+        for next in std::mem::take(&mut batch.after) {
+            match next {
+                After::Reply(reply, outcome) => drop(reply.send(outcome)),
+                other => batch.after.push(other),
+            }
+        }
     }
 
     /// Changes the state from the client's side. Nothing is shown, so nothing
@@ -385,198 +400,6 @@ impl Live {
         self.state()
             .clients
             .retain(|known| !Arc::ptr_eq(known, client));
-    }
-
-    /// Keeps lines for `_acpbox/agent/logs` and sends them to clients that asked for them.
-    pub(super) async fn log(&self, stream: &'static str, lines: Vec<String>) {
-        let time = now();
-        let clients = {
-            let state = self.state();
-            let clients = state.clients.iter();
-            clients
-                .filter(|client| client.offer().options.agent_notifications)
-                .cloned()
-                .collect::<Vec<_>>()
-        };
-        if !clients.is_empty() && stream == "stderr" {
-            let params = AgentStderr {
-                session_id: self.id.to_string(),
-                lines: lines.clone(),
-            };
-            let params = serde_json::to_string(&params).unwrap_or_default();
-            let line = message::notification(methods::AGENT_STDERR, &params);
-            for client in clients {
-                let _ = client.outbox.send(&line).await;
-            }
-        }
-        let rows = lines.into_iter().map(|text| LogLine { time, stream, text });
-        {
-            let mut state = self.state();
-            if !state.is_stored {
-                state.early_log.extend(rows);
-                let over = state.early_log.len().saturating_sub(EARLY_LINES);
-                state.early_log.drain(..over);
-                return;
-            }
-        }
-        self.keep_log(rows.collect()).await;
-    }
-
-    /// Keeps the lines that came before the session had its row.
-    pub(super) async fn open_log(&self) {
-        let early = std::mem::take(&mut self.state().early_log);
-        if !early.is_empty() {
-            self.keep_log(early.into()).await;
-        }
-    }
-
-    async fn keep_log(&self, rows: Vec<LogLine>) {
-        let kept = self
-            .store
-            .append_log(&self.id, rows, self.bounds.stderr_bytes)
-            .await;
-        if let Err(error) = kept {
-            tracing::debug!(%error, "lines of the agent's log were not kept");
-        }
-    }
-
-    /// Ends the agent for a reason of acpbox's own, which all who wait will hear.
-    pub(super) fn end_with(&self, failure: Failure) {
-        self.cause
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_or_insert(failure);
-        self.agent.control.kill();
-    }
-
-    /// Ends the agent, first gently. The transcript stays.
-    pub async fn close(&self) {
-        if self.over.is_cancelled() {
-            return;
-        }
-        let failure = Failure::internal(Phase::Turn, "the session was closed");
-        self.cause
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_or_insert(failure);
-        self.agent.control.terminate();
-        if tokio::time::timeout(END_GRACE, self.over.cancelled())
-            .await
-            .is_err()
-        {
-            self.agent.control.kill();
-            // The relay notices the end of a killed process by itself; a lost VM too.
-            let _ = tokio::time::timeout(Duration::from_secs(2), self.over.cancelled()).await;
-        }
-    }
-
-    /// Why nothing more can come from the agent.
-    pub(super) fn failure_of_end(&self) -> Failure {
-        if let Some(failure) = self
-            .cause
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-        {
-            return failure.stderr(self.agent.last_words());
-        }
-        let exit = self.exit();
-        let (phase, while_doing) = match &*self.state() {
-            state if state.turn.is_some() => (Phase::Turn, "during the turn"),
-            state if state.row.agent_session.is_some() => (Phase::Turn, "between turns"),
-            _ => (Phase::Initialize, "before its session began"),
-        };
-        let what = format!("the agent `{}` ended {while_doing}", self.agent_name);
-        Failure::internal(phase, what)
-            .exit(describe(&exit))
-            .stderr(self.agent.last_words())
-            .hint(format!(
-                "the transcript is kept; see `acpbox logs {}`",
-                self.id
-            ))
-    }
-
-    fn exit(&self) -> Exit {
-        self.agent
-            .ended()
-            .unwrap_or_else(|| Exit::Lost("it closed its output and was ended".into()))
-    }
-
-    /// Tells all who wait that the agent is gone, once.
-    pub(super) async fn finish(&self) {
-        let failure = self.failure_of_end();
-        let exit = self.exit();
-        let told = self
-            .transact(|state, batch| self.tell_end(state, batch, &failure, &exit))
-            .await;
-        if let Err(store) = told {
-            // Nothing can be recorded, but those who wait must still hear of it.
-            let mut unrecorded = Batch::default();
-            self.tell_end(&mut self.state(), &mut unrecorded, &store, &exit);
-            for (client, bytes) in unrecorded.sends {
-                let _ = client.outbox.send_encoded(bytes).await;
-            }
-        }
-        self.terminals.end_all();
-        *self.lease.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        self.over.cancel();
-    }
-
-    fn tell_end(&self, state: &mut State, batch: &mut Batch, failure: &Failure, exit: &Exit) {
-        state.ended = Some(failure.clone());
-        let params = AgentExit {
-            session_id: self.id.to_string(),
-            exit: describe(exit),
-            code: match exit {
-                Exit::Code(code) => Some(*code),
-                _ => None,
-            },
-            signal: match exit {
-                Exit::Signal(signal) => Some(*signal),
-                _ => None,
-            },
-            stderr: failure.data.stderr.clone(),
-        };
-        let line = state.record_own(batch, methods::AGENT_EXIT, &params);
-        let clients = std::mem::take(&mut state.clients);
-        for client in &clients {
-            if client.offer().options.agent_notifications && state.is_announced {
-                batch.send(client, &[&line]);
-            }
-            self.withdraw_all(batch, client);
-        }
-        if state.turn.take().is_some() {
-            let params = TurnEnd {
-                session_id: self.id.to_string(),
-                reason: TurnEndReason::AgentExit,
-                detail: failure.message.clone(),
-            };
-            state.record_own(batch, methods::TURN_END, &params);
-            batch.durable = true;
-        }
-        for (_, waiting) in state.pending.drain() {
-            match waiting {
-                Waiting::Client { client, id, method } => {
-                    state.refuse(batch, &client, &id, &method, failure);
-                }
-                Waiting::Own { reply, .. } => {
-                    let outcome = Err(OwnError::Failed(failure.clone()));
-                    batch.after.push(After::Reply(reply, outcome));
-                }
-                Waiting::Abandoned { .. } => {}
-            }
-        }
-        while let Some(prompt) = state.queue.pop_front() {
-            state.refuse(
-                batch,
-                &prompt.client,
-                &prompt.id,
-                methods::SESSION_PROMPT,
-                failure,
-            );
-        }
-        state.row.updated = now();
-        batch.row = true;
     }
 
     /// Records an event of acpbox's own.

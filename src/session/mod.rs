@@ -4,19 +4,26 @@
 //! [`client`] a connected client; [`live`] a session with a running agent,
 //! [`state`] what it remembers, [`relay`] the way from the agent, [`forward`]
 //! the way to it, [`callbacks`] what acpbox answers an agent itself ([`roots`],
-//! [`terminal`]); [`create`], [`restore`] and [`replay`] begin a session;
+//! [`terminal`]), [`log`] what an agent says besides, [`ending`] how it ends;
+//! [`asked`] what a client wants, [`handshake`] how that is put to an
+//! agent, [`start`] how one is started; [`create`], [`restore`] and [`replay`] begin a session;
 //! [`registry`] finds it.
 
 pub mod host;
 pub mod vms;
 pub mod client;
 pub mod live;
+pub mod ending;
+pub mod log;
 pub mod state;
 pub mod relay;
 pub mod forward;
 pub mod callbacks;
 pub mod roots;
 pub mod terminal;
+pub mod asked;
+pub mod handshake;
+pub mod start;
 pub mod create;
 pub mod restore;
 pub mod replay;

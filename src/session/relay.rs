@@ -94,8 +94,9 @@ impl Live {
 
     /// Handles what one read brought. `false` when the agent cannot go on.
     async fn relay(self: &Arc<Self>, frames: &mut Vec<Frame>) -> bool {
-        let mut after = match self
-            .transact(|state, batch| {
+        let mut batch = Batch::default();
+        let relayed = self
+            .transact_in(&mut batch, |state, batch| {
                 for frame in frames.drain(..) {
                     match frame {
                         Frame::Message(bytes) => self.on_line(state, batch, &bytes),
@@ -107,22 +108,17 @@ impl Live {
                             .push(After::Kill(Failure::internal(Phase::Turn, why))),
                     }
                 }
-                std::mem::take(&mut batch.after)
             })
-            .await
-        {
-            Ok(after) => after,
-            Err(failure) => {
-                self.end_with(failure);
-                return false;
-            }
-        };
+            .await;
+        if let Err(failure) = relayed {
+            self.end_with(failure);
+            return false;
+        }
         let mut goes_on = true;
-        for next in after.drain(..) {
+        for next in batch.after {
             match next {
-                After::Reply(reply, outcome) => {
-                    let _ = reply.send(outcome);
-                }
+                // Those were made when the batch was delivered.
+                After::Reply(..) => {}
                 After::Terminal { id, method, params } => {
                     let live = Arc::clone(self);
                     tokio::spawn(async move { live.serve_terminal(&id, &method, &params).await });

@@ -7,10 +7,13 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::asked::Asked;
 use super::client::Client;
-use super::create::{Asked, Refusal, Start, agent_params, announced};
+use super::create::Refusal;
+use super::handshake::{agent_params, announced};
 use super::host::Host;
 use super::live::{Live, Unclaimed};
+use super::start::Start;
 use super::state::OwnError;
 use crate::acp::extension::{Restored, SessionMeta, SessionOptions, Tier};
 use crate::acp::methods::{self};
@@ -143,7 +146,7 @@ impl Host {
         live.set_roots(self.roots(&plan, &kept));
         let params = serde_json::json!({
             "cwd": plan.cwd,
-            "mcpServers": serde_json::from_str::<Value>(&kept.mcp_servers).unwrap_or_else(|_| Value::Array(Vec::new())),
+            "mcpServers": serde_json::from_str::<Value>(kept.mcp_servers()).unwrap_or_else(|_| Value::Array(Vec::new())),
             "additionalDirectories": plan.additional_directories,
         });
         let params = agent_params(&without_empty(params), &plan, live.meta.as_ref());
@@ -273,7 +276,7 @@ fn as_kept(row: &SessionRow, asked: Option<&Asked>) -> Asked {
         cwd: row.cwd.clone(),
         additional_directories: serde_json::from_value::<Vec<PathBuf>>(directories)
             .unwrap_or_default(),
-        mcp_servers: servers_without_secrets(&stored).into(),
+        mcp_servers: Some(servers_without_secrets(&stored).into()),
         options: SessionOptions {
             agent: Some(row.agent.clone()),
             vm: Some(row.vm.clone()),
@@ -284,7 +287,9 @@ fn as_kept(row: &SessionRow, asked: Option<&Asked>) -> Asked {
         },
     };
     if let Some(asked) = asked {
-        kept.mcp_servers.clone_from(&asked.mcp_servers);
+        if asked.mcp_servers.is_some() {
+            kept.mcp_servers.clone_from(&asked.mcp_servers);
+        }
         kept.options.env.clone_from(&asked.options.env);
         if asked.options.additional_instructions.is_some() {
             kept.options

@@ -97,6 +97,8 @@ pub struct Batch {
     /// Whether the rows must be on disk, not only committed.
     pub durable: bool,
     pub sends: Vec<(Arc<Client>, Vec<u8>)>,
+    /// The requests, by their client's raw id, whose answers are among `sends`.
+    pub answered: Vec<(Arc<Client>, Box<str>)>,
     /// Lines for the agent.
     pub answers: Vec<String>,
     pub after: Vec<After>,
@@ -251,6 +253,7 @@ impl State {
             edits.replace(theirs, public.as_str());
         }
         let line = edits.apply();
+        batch.answered.push((Arc::clone(client), id.into()));
         let is_error = matches!(outcome, Outcome::Error(_));
         let kind = response_kind(method, is_error);
         let seq = self.record(batch, Direction::Agent, kind, line.as_str());

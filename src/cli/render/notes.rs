@@ -53,6 +53,9 @@ pub(super) fn of_call(method: &str, params: &Value) -> Option<Item> {
                 &format!("the turn ended: {}", line(params, "reason")),
             ));
         }
+        "_acpbox/agent/exit" if params.get("closed") == Some(&true.into()) => {
+            "the agent was ended with its session".to_owned()
+        }
         "_acpbox/agent/exit" => {
             let details = list(params, "stderr").iter().map(brief).collect();
             return Some(Item::Problem {

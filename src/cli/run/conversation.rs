@@ -25,7 +25,7 @@ use crate::cli::transcript::Follower;
 use crate::rpc::{message, splice};
 use crate::server::Server;
 use crate::session::Host;
-use crate::session::create::own_info;
+use crate::session::handshake::own_info;
 use crate::store::SessionRow;
 
 /// How often the transcript is looked at when nothing is sent: what acpbox does

@@ -1,0 +1,197 @@
+//! What a client asks for when it names a session's folder, and what is stored of it.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::acp::Failure;
+use crate::acp::extension::SessionOptions;
+use crate::rpc::message;
+use crate::rpc::splice::{self, Edits};
+
+/// What a client asks for with `session/new`, `session/load` or `session/resume`.
+#[derive(Debug)]
+pub struct Asked {
+    pub cwd: PathBuf,
+    pub additional_directories: Vec<PathBuf>,
+    /// Raw; an array. Absent where a client leaves it out.
+    pub mcp_servers: Option<Box<str>>,
+    pub options: SessionOptions,
+}
+
+impl Asked {
+    /// Reads what these requests have in common. Errors name the field.
+    pub fn parse(params: Option<&str>) -> Result<Asked, Failure> {
+        let params = params.unwrap_or("null");
+        let Some(members) = splice::members(params) else {
+            return Err(Failure::invalid_params(
+                "`params` must be an object with `cwd` and `mcpServers`",
+            ));
+        };
+        let value = |key: &str| {
+            members
+                .iter()
+                .rev()
+                .find(|member| member.key == key)
+                .map(|member| member.value)
+        };
+        let Some(cwd) = value("cwd").and_then(message::string) else {
+            return Err(Failure::invalid_params(
+                "`cwd` is missing: the absolute path of the working folder, a string",
+            ));
+        };
+        // ACP asks for an absolute path; some clients send a relative one and mean their own folder.
+        let cwd = std::path::absolute(&*cwd)
+            .map_err(|error| Failure::invalid_params(format!("`cwd` {cwd:?}: {error}")))?;
+        let mcp_servers = value("mcpServers").filter(|raw| *raw != "null");
+        if mcp_servers.is_some_and(|raw| serde_json::from_str::<Vec<&RawValue>>(raw).is_err()) {
+            return Err(Failure::invalid_params("`mcpServers` must be an array"));
+        }
+        let additional_directories = match value("additionalDirectories") {
+            None | Some("null") => Vec::new(),
+            Some(raw) => serde_json::from_str(raw).map_err(|_| {
+                Failure::invalid_params(
+                    "`additionalDirectories` must be an array of absolute paths",
+                )
+            })?,
+        };
+        let options = match value("_meta").and_then(|meta| splice::member(meta, "acpbox")) {
+            None | Some("null") => SessionOptions::default(),
+            Some(raw) => serde_json::from_str(raw)
+                .map_err(|error| Failure::invalid_params(format!("`_meta.acpbox`: {error}")))?,
+        };
+        Ok(Asked {
+            cwd,
+            additional_directories,
+            mcp_servers: mcp_servers.map(Into::into),
+            options,
+        })
+    }
+
+    /// Whether any running agent would do.
+    pub(super) fn is_plain(&self) -> bool {
+        self.options.env.is_empty() && self.options.additional_instructions.is_none()
+    }
+
+    /// The MCP servers, raw; an array.
+    pub fn mcp_servers(&self) -> &str {
+        self.mcp_servers.as_deref().unwrap_or("[]")
+    }
+
+    /// What is stored of it: everything but the values of variables and headers.
+    pub fn stored(&self) -> String {
+        let servers: Value = serde_json::from_str(self.mcp_servers()).unwrap_or_default();
+        serde_json::json!({
+            "additionalDirectories": self.additional_directories,
+            "mcpServers": redacted(servers),
+            "envNames": self.options.env.keys().collect::<Vec<_>>(),
+            "additionalInstructions": self.options.additional_instructions,
+            "skipOsInstructions": self.options.skip_os_instructions,
+        })
+        .to_string()
+    }
+}
+
+/// `session/new` as it is stored: values of variables and headers left out,
+/// also of keys that come twice.
+pub(super) fn redacted_line(text: &str) -> String {
+    let mut edits = Edits::of(text);
+    for params in all(text, "params") {
+        for raw in all(params, "mcpServers") {
+            match serde_json::from_str(raw) {
+                Ok(servers) if raw.len() > 2 => {
+                    edits.replace(raw, redacted(servers).to_string());
+                }
+                Ok(_) => {}
+                // Text that cannot be read is not kept either.
+                Err(_) => {
+                    edits.replace(raw, "null");
+                }
+            }
+        }
+        let ours = all(params, "_meta").flat_map(|meta| all(meta, "acpbox"));
+        for env in ours.flat_map(|ours| all(ours, "env")) {
+            for variable in splice::members(env).unwrap_or_default() {
+                edits.replace(variable.value, REDACTED);
+            }
+        }
+    }
+    edits.apply()
+}
+
+/// What stands for a value that is not stored, as JSON.
+const REDACTED: &str = "\"***\"";
+
+/// The values of every member of that name.
+fn all<'a>(object: &'a str, key: &'static str) -> impl Iterator<Item = &'a str> {
+    let members = splice::members(object).unwrap_or_default();
+    members
+        .into_iter()
+        .filter(move |member| member.key == key)
+        .map(|member| member.value)
+}
+
+/// MCP servers without the values of their variables and headers, as ACP writes
+/// them (an array of names and values) or as others do (an object).
+fn redacted(mut servers: Value) -> Value {
+    let hide = |value: &mut Value| *value = Value::from("***");
+    for server in servers.as_array_mut().into_iter().flatten() {
+        for list in ["env", "headers"] {
+            match server.get_mut(list) {
+                Some(Value::Array(entries)) => {
+                    for entry in entries {
+                        match entry.get_mut("value") {
+                            Some(value) => hide(value),
+                            None => hide(entry),
+                        }
+                    }
+                }
+                Some(Value::Object(entries)) => entries.values_mut().for_each(hide),
+                Some(Value::Null) | None => {}
+                Some(other) => hide(other),
+            }
+        }
+    }
+    servers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_variables_and_headers_are_not_stored() {
+        let line = r#"{"id":1,"params":{"cwd":"/w","mcpServers":[{"name":"a","env":[{"name":"K","value":"canary1"}],"headers":[{"name":"H","value":"canary2"}]}],"_meta":{"acpbox":{"env":{"S":"canary3","T":"canary4"}},"x":1}}}"#;
+        let stored = redacted_line(line);
+        assert!(!stored.contains("canary"), "{stored}");
+        assert!(
+            stored.contains(r#""env":{"S":"***","T":"***"}"#),
+            "{stored}"
+        );
+        let asked = Asked::parse(splice::member(line, "params")).unwrap();
+        assert!(!asked.stored().contains("canary"));
+        assert!(asked.stored().contains("\"S\""), "names are kept");
+    }
+
+    #[test]
+    fn wrong_fields_are_named() {
+        let check = |params: &str, words: &str| {
+            let failure = Asked::parse(Some(params)).unwrap_err();
+            assert!(
+                failure.message.contains(words),
+                "{params}: {}",
+                failure.message
+            );
+        };
+        check("[]", "`params`");
+        check("{}", "`cwd`");
+        check(r#"{"cwd":3}"#, "`cwd`");
+        check(r#"{"cwd":"/","mcpServers":{}}"#, "`mcpServers`");
+        check(
+            r#"{"cwd":"/","additionalDirectories":[1]}"#,
+            "`additionalDirectories`",
+        );
+        check(r#"{"cwd":"/","_meta":{"acpbox":{"agnt":"x"}}}"#, "agnt");
+    }
+}

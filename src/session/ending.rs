@@ -1,0 +1,169 @@
+//! How a live session ends, and who is told.
+
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use super::live::Live;
+use super::state::{After, Batch, OwnError, State, Waiting, now};
+use crate::acp::extension::{AgentExit, TurnEnd, TurnEndReason};
+use crate::acp::methods;
+use crate::acp::{Failure, Phase};
+use crate::agent::process::describe;
+use crate::vm::Exit;
+
+/// How long an agent may take to end after SIGTERM when its session closes.
+const END_GRACE: Duration = Duration::from_millis(250);
+
+/// Why acpbox itself ended an agent.
+#[derive(Debug, Clone)]
+pub enum Cause {
+    /// Its session was closed, or acpbox stops.
+    Closed,
+    Failed(Failure),
+}
+
+impl Live {
+    /// Ends the agent for a reason of acpbox's own, which all who wait will hear.
+    pub(super) fn end_with(&self, failure: Failure) {
+        self.set_cause(Cause::Failed(failure));
+        self.agent.control.kill();
+    }
+
+    /// Ends the agent, first gently. The transcript stays.
+    pub async fn close(&self) {
+        if self.over.is_cancelled() {
+            return;
+        }
+        self.set_cause(Cause::Closed);
+        self.agent.control.terminate();
+        if tokio::time::timeout(END_GRACE, self.over.cancelled())
+            .await
+            .is_err()
+        {
+            self.agent.control.kill();
+            // The relay notices the end of a killed process by itself; a lost VM too.
+            let _ = tokio::time::timeout(Duration::from_secs(2), self.over.cancelled()).await;
+        }
+    }
+
+    /// Why nothing more can come from the agent.
+    pub(super) fn failure_of_end(&self) -> Failure {
+        match self.cause() {
+            Some(Cause::Failed(failure)) => return failure.stderr(self.agent.last_words()),
+            Some(Cause::Closed) => return Failure::internal(Phase::Turn, "the session was closed"),
+            None => {}
+        }
+        let exit = self.exit();
+        let (phase, while_doing) = match &*self.state() {
+            state if state.turn.is_some() => (Phase::Turn, "during the turn"),
+            state if state.row.agent_session.is_some() => (Phase::Turn, "between turns"),
+            _ => (Phase::Initialize, "before its session began"),
+        };
+        let what = format!("the agent `{}` ended {while_doing}", self.agent_name);
+        Failure::internal(phase, what)
+            .exit(describe(&exit))
+            .stderr(self.agent.last_words())
+            .hint(format!(
+                "the transcript is kept; see `acpbox logs {}`",
+                self.id
+            ))
+    }
+
+    /// The first cause counts: what follows from it is no other.
+    fn set_cause(&self, cause: Cause) {
+        let mut known = self.cause.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get_or_insert(cause);
+    }
+
+    fn cause(&self) -> Option<Cause> {
+        let known = self.cause.lock().unwrap_or_else(PoisonError::into_inner);
+        known.clone()
+    }
+
+    fn exit(&self) -> Exit {
+        self.agent
+            .ended()
+            .unwrap_or_else(|| Exit::Lost("it closed its output and was ended".into()))
+    }
+
+    /// Tells all who wait that the agent is gone, once.
+    pub(super) async fn finish(&self) {
+        let failure = self.failure_of_end();
+        let exit = self.exit();
+        let mut batch = Batch::default();
+        let told = self
+            .transact_in(&mut batch, |state, batch| {
+                self.tell_end(state, batch, &failure, &exit);
+            })
+            .await;
+        if told.is_err() {
+            // Nothing can be recorded, but those who wait must still hear of it.
+            self.deliver(&mut batch).await;
+        }
+        self.terminals.end_all();
+        *self.lease.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.over.cancel();
+    }
+
+    fn tell_end(&self, state: &mut State, batch: &mut Batch, failure: &Failure, exit: &Exit) {
+        state.ended = Some(failure.clone());
+        let cause = self.cause();
+        let params = AgentExit {
+            session_id: self.id.to_string(),
+            exit: describe(exit),
+            code: match exit {
+                Exit::Code(code) => Some(*code),
+                _ => None,
+            },
+            signal: match exit {
+                Exit::Signal(signal) => Some(*signal),
+                _ => None,
+            },
+            closed: matches!(cause, Some(Cause::Closed)),
+            stderr: failure.data.stderr.clone(),
+        };
+        let line = state.record_own(batch, methods::AGENT_EXIT, &params);
+        let clients = std::mem::take(&mut state.clients);
+        for client in &clients {
+            if client.offer().options.agent_notifications && state.is_announced {
+                batch.send(client, &[&line]);
+            }
+            self.withdraw_all(batch, client);
+        }
+        if state.turn.take().is_some() {
+            let params = TurnEnd {
+                session_id: self.id.to_string(),
+                reason: match cause {
+                    Some(Cause::Closed) => TurnEndReason::Shutdown,
+                    _ => TurnEndReason::AgentExit,
+                },
+                detail: failure.message.clone(),
+            };
+            state.record_own(batch, methods::TURN_END, &params);
+            batch.durable = true;
+        }
+        for (_, waiting) in state.pending.drain() {
+            match waiting {
+                Waiting::Client { client, id, method } => {
+                    state.refuse(batch, &client, &id, &method, failure);
+                }
+                Waiting::Own { reply, .. } => {
+                    let outcome = Err(OwnError::Failed(failure.clone()));
+                    batch.after.push(After::Reply(reply, outcome));
+                }
+                Waiting::Abandoned { .. } => {}
+            }
+        }
+        while let Some(prompt) = state.queue.pop_front() {
+            state.refuse(
+                batch,
+                &prompt.client,
+                &prompt.id,
+                methods::SESSION_PROMPT,
+                failure,
+            );
+        }
+        state.row.updated = now();
+        batch.row = true;
+    }
+}
