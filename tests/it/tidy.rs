@@ -267,6 +267,24 @@ fn the_environment_is_read_in_one_place() {
 }
 
 #[test]
+fn architecture_names_files_that_exist() {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let files: Vec<String> = all_sources().into_iter().map(|file| file.name).collect();
+    let quoted = text.split('`').skip(1).step_by(2);
+    let named: Vec<&str> = quoted.filter(|word| word.ends_with(".rs")).collect();
+    assert!(named.len() > 40, "{named:?}");
+    for name in named {
+        let ending = format!("/{name}");
+        assert!(
+            files
+                .iter()
+                .any(|file| file.ends_with(&ending) || file == name),
+            "ARCHITECTURE.md names {name}, which does not exist"
+        );
+    }
+}
+
+#[test]
 fn lists_of_exceptions_name_what_exists() {
     let listed = (READ_THE_ENVIRONMENT.iter().chain(&OPEN_STDOUT)).map(|(name, _)| name);
     for name in listed {
