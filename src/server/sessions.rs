@@ -118,9 +118,14 @@ impl Connection {
         let Some(row) = row else {
             return Err(Failure::unknown_session(&id).into());
         };
-        if let Some(live) = slot.take() {
-            live.close().await;
-        }
+        // Another process may drive it, and would go on.
+        let _lease = match slot.take() {
+            Some(live) => {
+                live.close().await;
+                None
+            }
+            None => Some(host.registry.lease(&id)?),
+        };
         drop(slot);
         host.registry.sweep();
         let row = SessionRow {

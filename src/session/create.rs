@@ -692,40 +692,63 @@ fn code(error: &str) -> Option<i32> {
     splice::member(error, "code")?.parse().ok()
 }
 
-/// `session/new` as it is stored: values of variables and headers left out.
+/// `session/new` as it is stored: values of variables and headers left out,
+/// also of keys that come twice.
 pub(super) fn redacted_line(text: &str) -> String {
-    let Some(params) = splice::member(text, "params") else {
-        return text.to_owned();
-    };
     let mut edits = Edits::of(text);
-    if let Some(raw) = splice::member(params, "mcpServers")
-        && let Ok(servers) = serde_json::from_str(raw)
-        && raw.len() > 2
-    {
-        edits.replace(raw, redacted(servers).to_string());
-    }
-    let env = splice::member(params, "_meta")
-        .and_then(|meta| splice::member(meta, "acpbox"))
-        .and_then(|ours| splice::member(ours, "env"));
-    for member in env.and_then(splice::members).unwrap_or_default() {
-        edits.replace(member.value, "\"***\"");
+    for params in all(text, "params") {
+        for raw in all(params, "mcpServers") {
+            match serde_json::from_str(raw) {
+                Ok(servers) if raw.len() > 2 => {
+                    edits.replace(raw, redacted(servers).to_string());
+                }
+                Ok(_) => {}
+                // Text that cannot be read is not kept either.
+                Err(_) => {
+                    edits.replace(raw, "null");
+                }
+            }
+        }
+        let ours = all(params, "_meta").flat_map(|meta| all(meta, "acpbox"));
+        for env in ours.flat_map(|ours| all(ours, "env")) {
+            for variable in splice::members(env).unwrap_or_default() {
+                edits.replace(variable.value, REDACTED);
+            }
+        }
     }
     edits.apply()
 }
 
-/// MCP servers without the values of their variables and headers.
+/// What stands for a value that is not stored, as JSON.
+const REDACTED: &str = "\"***\"";
+
+/// The values of every member of that name.
+fn all<'a>(object: &'a str, key: &'static str) -> impl Iterator<Item = &'a str> {
+    let members = splice::members(object).unwrap_or_default();
+    members
+        .into_iter()
+        .filter(move |member| member.key == key)
+        .map(|member| member.value)
+}
+
+/// MCP servers without the values of their variables and headers, as ACP writes
+/// them (an array of names and values) or as others do (an object).
 fn redacted(mut servers: Value) -> Value {
+    let hide = |value: &mut Value| *value = Value::from("***");
     for server in servers.as_array_mut().into_iter().flatten() {
         for list in ["env", "headers"] {
-            for entry in server
-                .get_mut(list)
-                .and_then(Value::as_array_mut)
-                .into_iter()
-                .flatten()
-            {
-                if let Some(value) = entry.get_mut("value") {
-                    *value = Value::from("***");
+            match server.get_mut(list) {
+                Some(Value::Array(entries)) => {
+                    for entry in entries {
+                        match entry.get_mut("value") {
+                            Some(value) => hide(value),
+                            None => hide(entry),
+                        }
+                    }
                 }
+                Some(Value::Object(entries)) => entries.values_mut().for_each(hide),
+                Some(Value::Null) | None => {}
+                Some(other) => hide(other),
             }
         }
     }

@@ -185,6 +185,11 @@ impl Live {
         self.over.is_cancelled()
     }
 
+    /// Waits for an end that has begun: until then the session is still held.
+    pub async fn finished(&self) {
+        let _ = tokio::time::timeout(Duration::from_secs(5), self.over.cancelled()).await;
+    }
+
     pub fn is_in_turn(&self) -> bool {
         self.state().turn.is_some()
     }

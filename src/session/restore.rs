@@ -54,7 +54,9 @@ impl Host {
                 result: "{}".into(),
             },
             None => {
-                *slot = None;
+                if let Some(ending) = slot.take() {
+                    ending.finished().await;
+                }
                 let back = self.restore(&session, client, Some(&asked)).await?;
                 *slot = Some(Arc::clone(&back.live));
                 back
@@ -93,7 +95,9 @@ impl Host {
             live.attach(client);
             return Ok(live);
         }
-        *slot = None;
+        if let Some(ending) = slot.take() {
+            ending.finished().await;
+        }
         let back = match self.restore(session, client, None).await {
             Ok(back) => back,
             Err(Refusal::Failed(failure)) => return Err(failure),
@@ -299,8 +303,12 @@ fn servers_without_secrets(stored: &Value) -> String {
         .unwrap_or_else(|| Value::Array(Vec::new()));
     for server in servers.as_array_mut().into_iter().flatten() {
         for list in ["env", "headers"] {
-            if let Some(entries) = server.get_mut(list).and_then(Value::as_array_mut) {
-                entries.retain(|entry| entry.get("value") != Some(&Value::from("***")));
+            match server.get_mut(list) {
+                Some(Value::Array(entries)) => entries.retain(|entry| {
+                    *entry != "***" && entry.get("value") != Some(&Value::from("***"))
+                }),
+                Some(Value::Object(entries)) => entries.retain(|_, value| *value != "***"),
+                _ => {}
             }
         }
     }

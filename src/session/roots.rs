@@ -16,6 +16,10 @@ pub struct Roots {
     protected: Vec<PathBuf>,
 }
 
+/// How often a path is resolved anew after a race. A guess: a guest that
+/// renames in a loop wins some rounds, and then its own access fails.
+const RACES: usize = 1000;
+
 /// What the agent wants to do with a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
@@ -136,13 +140,21 @@ fn existing_parent(pinned: &OwnedFd, parent: &Path) -> Result<PathBuf, String> {
 }
 
 fn open_beneath(pinned: &OwnedFd, below: &Path) -> Result<OwnedFd, Errno> {
-    rustix::fs::openat2(
-        pinned,
-        below,
-        OFlags::PATH | OFlags::CLOEXEC,
-        Mode::empty(),
-        ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS,
-    )
+    // The kernel gives up on `..` in a symlink when anything on the system is
+    // renamed or mounted meanwhile, and asks to try again.
+    for _ in 0..RACES {
+        let opened = rustix::fs::openat2(
+            pinned,
+            below,
+            OFlags::PATH | OFlags::CLOEXEC,
+            Mode::empty(),
+            ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS,
+        );
+        if !matches!(opened, Err(Errno::AGAIN)) {
+            return opened;
+        }
+    }
+    Err(Errno::AGAIN)
 }
 
 /// The opened file's path below the pinned folder, as the kernel knows it.

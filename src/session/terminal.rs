@@ -285,20 +285,43 @@ fn status(exit: &Exit) -> TerminalExitStatus {
     }
 }
 
+/// `SIGKILL` and the like, for signals that end a process.
 fn signal_name(signal: i32) -> String {
-    rustix::process::Signal::from_named_raw(signal).map_or_else(
-        || format!("SIG{signal}"),
-        |named| {
-            format!("{named:?}")
-                .trim_start_matches("Signal::")
-                .to_owned()
-        },
-    )
+    let named = NAMES.iter().find(|(number, _)| *number == signal);
+    named.map_or_else(|| format!("SIG{signal}"), |(_, name)| (*name).to_owned())
 }
+
+const NAMES: [(i32, &str); 19] = [
+    (libc::SIGHUP, "SIGHUP"),
+    (libc::SIGINT, "SIGINT"),
+    (libc::SIGQUIT, "SIGQUIT"),
+    (libc::SIGILL, "SIGILL"),
+    (libc::SIGTRAP, "SIGTRAP"),
+    (libc::SIGABRT, "SIGABRT"),
+    (libc::SIGBUS, "SIGBUS"),
+    (libc::SIGFPE, "SIGFPE"),
+    (libc::SIGKILL, "SIGKILL"),
+    (libc::SIGUSR1, "SIGUSR1"),
+    (libc::SIGSEGV, "SIGSEGV"),
+    (libc::SIGUSR2, "SIGUSR2"),
+    (libc::SIGPIPE, "SIGPIPE"),
+    (libc::SIGALRM, "SIGALRM"),
+    (libc::SIGTERM, "SIGTERM"),
+    (libc::SIGSTOP, "SIGSTOP"),
+    (libc::SIGXCPU, "SIGXCPU"),
+    (libc::SIGXFSZ, "SIGXFSZ"),
+    (libc::SIGSYS, "SIGSYS"),
+];
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn signals_have_their_usual_names() {
+        let names = [9, 15, 6, 11, 34].map(signal_name);
+        assert_eq!(names, ["SIGKILL", "SIGTERM", "SIGABRT", "SIGSEGV", "SIG34"]);
+    }
 
     #[test]
     fn output_keeps_its_end_and_whole_characters() {

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 /// How long an agent may be silent before a test gives up.
@@ -92,6 +93,22 @@ impl Bare {
             Ok(result) => result,
             Err(error) => panic!("{method} failed: {error}\n{}", self.stderr()),
         }
+    }
+
+    /// Like [`Self::request`], with the result's bytes as they came. Nothing else
+    /// may come meanwhile.
+    pub fn request_raw(&mut self, method: &str, params: Value) -> Box<RawValue> {
+        #[derive(serde::Deserialize)]
+        struct Answer {
+            id: u64,
+            result: Box<RawValue>,
+        }
+        let id = self.send_request(method, params);
+        let line = self.line();
+        let answer: Answer = serde_json::from_str(&line)
+            .unwrap_or_else(|error| panic!("{error} in the answer to {method}: {line}"));
+        assert_eq!(answer.id, id);
+        answer.result
     }
 
     /// Sends a request without waiting, and returns its id for [`Self::answer`].
@@ -243,9 +260,14 @@ impl Bare {
     }
 
     fn receive(&mut self) -> Value {
+        let line = self.line();
+        serde_json::from_str(&line)
+            .unwrap_or_else(|error| panic!("{error} in the agent's line {line}"))
+    }
+
+    fn line(&mut self) -> String {
         match self.lines.recv_timeout(PATIENCE) {
-            Ok(line) => serde_json::from_str(&line)
-                .unwrap_or_else(|error| panic!("{error} in the agent's line {line}")),
+            Ok(line) => line,
             Err(RecvTimeoutError::Timeout) => {
                 panic!("the agent was silent for {PATIENCE:?}\n{}", self.stderr())
             }

@@ -3,8 +3,10 @@
 pub mod bare;
 pub mod client;
 pub mod clients;
+pub mod inside;
 pub mod model;
 pub mod peers;
+pub mod raw;
 pub mod scripted;
 pub mod setup;
 pub mod site;

@@ -202,6 +202,16 @@ impl Watch {
             let bytes = std::fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
             String::from_utf8_lossy(&bytes).into_owned()
         };
+        // An orphan that is dead stays listed until the machine's first process
+        // has taken note of it.
+        let stat = read("stat");
+        let state = stat
+            .rsplit(") ")
+            .next()
+            .and_then(|rest| rest.chars().next());
+        if matches!(state, None | Some('Z' | 'X')) {
+            return false;
+        }
         if space(&pid.to_string()).is_some_and(|space| self.spaces.contains(&space)) {
             return true;
         }
@@ -247,6 +257,18 @@ pub fn git(folder: &Path, arguments: &[&str]) -> String {
         .unwrap();
     assert!(output.status.success(), "git {arguments:?}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// Waits until this is true; `false` when it is not within `patience`.
+pub fn eventually(patience: Duration, mut is_so: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    while start.elapsed() < patience {
+        if is_so() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    false
 }
 
 fn space(pid: &str) -> Option<PathBuf> {
