@@ -57,7 +57,7 @@ fn readme_quotes_every_snippet() {
     let readme = read("README.md");
     for (name, _) in SNIPPETS {
         assert!(
-            blocks(&readme).any(|(_, block)| block == read(name)),
+            blocks(&readme).any(|(_, block)| block == read(name).trim_end()),
             "README.md does not quote {name}"
         );
     }

@@ -35,7 +35,7 @@ const IMPORTS: [(&str, &[&str]); 9] = [
 const LINES: usize = 500;
 
 /// Those that are longer, and how long each may be until somebody splits it.
-const LONG: [(&str, usize); 2] = [("src/session/create.rs", 800), ("src/session/live.rs", 560)];
+const LONG: [(&str, usize); 2] = [("src/session/create.rs", 800), ("src/session/live.rs", 640)];
 
 /// Who reads the environment, and why.
 const READ_THE_ENVIRONMENT: [(&str, &str); 3] = [
@@ -264,6 +264,24 @@ fn the_environment_is_read_in_one_place() {
         wrong.is_empty(),
         "these read the process environment; take a config::Environment instead: {wrong:?}"
     );
+}
+
+#[test]
+fn architecture_names_files_that_exist() {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let files: Vec<String> = all_sources().into_iter().map(|file| file.name).collect();
+    let quoted = text.split('`').skip(1).step_by(2);
+    let named: Vec<&str> = quoted.filter(|word| word.ends_with(".rs")).collect();
+    assert!(named.len() > 40, "{named:?}");
+    for name in named {
+        let ending = format!("/{name}");
+        assert!(
+            files
+                .iter()
+                .any(|file| file.ends_with(&ending) || file == name),
+            "ARCHITECTURE.md names {name}, which does not exist"
+        );
+    }
 }
 
 #[test]
