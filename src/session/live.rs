@@ -12,7 +12,7 @@ use super::client::Client;
 use super::host::Bounds;
 use super::registry::Lease;
 use super::roots::Roots;
-use super::state::{After, Batch, OwnError, State, Waiting, now};
+use super::state::{After, Batch, EARLY_BYTES, OwnError, State, Waiting, now};
 use super::terminal::Terminals;
 use crate::acp::extension::{AgentExit, AgentStderr, TurnEnd, TurnEndReason};
 use crate::acp::methods;
@@ -217,6 +217,7 @@ impl Live {
         let order = self.order.lock().await;
         let permit = self.store.reserve().await?;
         let mut batch = Batch::default();
+        let mut is_flooding = false;
         let (result, committed, row) = {
             let mut state = self.state();
             let result = change(&mut state, &mut batch);
@@ -224,7 +225,7 @@ impl Live {
             let mut events = std::mem::take(&mut state.backlog);
             events.append(&mut batch.events);
             let committed = if !state.is_stored {
-                state.early.extend(events);
+                is_flooding = !state.keep_early(events);
                 None
             } else if events.is_empty() {
                 None
@@ -235,6 +236,13 @@ impl Live {
         };
         if let Some(committed) = committed {
             committed.await?;
+        }
+        if is_flooding {
+            let what = format!(
+                "the agent `{}` sent more than {EARLY_BYTES} bytes before its session began",
+                self.agent_name
+            );
+            self.end_with(Failure::internal(Phase::Session, what));
         }
         for (client, bytes) in std::mem::take(&mut batch.sends) {
             if client.outbox.send_encoded(bytes).await.is_err() {
@@ -269,7 +277,8 @@ impl Live {
             if state.is_stored {
                 state.backlog.append(&mut batch.events);
             } else {
-                state.early.append(&mut batch.events);
+                // Of the client's, and few.
+                state.keep_early(batch.events);
             }
             let waiting: usize = state.backlog.iter().map(|event| event.raw.len() + 1).sum();
             (result, waiting)
