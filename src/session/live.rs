@@ -13,7 +13,7 @@ use super::ending::Cause;
 use super::host::Bounds;
 use super::registry::Lease;
 use super::roots::Roots;
-use super::state::{After, Batch, OwnError, State, Waiting};
+use super::state::{After, Batch, EARLY_BYTES, OwnError, State, Waiting};
 use super::terminal::Terminals;
 use crate::acp::methods;
 use crate::acp::{Failure, Phase};
@@ -218,6 +218,7 @@ impl Live {
     ) -> Result<R, Failure> {
         let order = self.order.lock().await;
         let permit = self.store.reserve().await?;
+        let mut is_flooding = false;
         let (result, committed, row) = {
             let mut state = self.state();
             let result = change(&mut state, batch);
@@ -225,7 +226,7 @@ impl Live {
             let mut events = std::mem::take(&mut state.backlog);
             events.append(&mut batch.events);
             let committed = if !state.is_stored {
-                state.early.extend(events);
+                is_flooding = !state.keep_early(events);
                 None
             } else if events.is_empty() {
                 None
@@ -244,6 +245,13 @@ impl Live {
                 let _ = client.outbox.send(&line).await;
             }
             return Err(failure);
+        }
+        if is_flooding {
+            let what = format!(
+                "the agent `{}` sent more than {EARLY_BYTES} bytes before its session began",
+                self.agent_name
+            );
+            self.end_with(Failure::internal(Phase::Session, what));
         }
         self.deliver(batch).await;
         if let Some(row) = row
@@ -284,7 +292,8 @@ impl Live {
             if state.is_stored {
                 state.backlog.append(&mut batch.events);
             } else {
-                state.early.append(&mut batch.events);
+                // Of the client's, and few.
+                state.keep_early(std::mem::take(&mut batch.events));
             }
             let waiting: usize = state.backlog.iter().map(|event| event.raw.len() + 1).sum();
             (result, waiting)

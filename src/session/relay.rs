@@ -289,9 +289,9 @@ impl Live {
 
     /// Sends to all who follow, or holds until the client knows the session.
     fn show(&self, state: &mut State, batch: &mut Batch, parts: &[&str], length: usize) {
-        let is_held = !state.is_announced
-            && state.held.iter().map(String::len).sum::<usize>() + length <= HELD_BYTES;
+        let is_held = !state.is_announced && state.held_bytes + length <= HELD_BYTES;
         if is_held {
+            state.held_bytes += length;
             state.held.push(parts.concat());
             return;
         }

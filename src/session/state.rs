@@ -17,6 +17,10 @@ use crate::store::{Direction, EventRow, LogLine, SessionRow};
 /// The longest reply that a prompt result carries in `_meta.acpbox.text`.
 const REPLY_BYTES: usize = 4 * 1024 * 1024;
 
+/// What an agent may say before its session begins, in bytes. A guess: the most
+/// seen is half a megabyte.
+pub const EARLY_BYTES: usize = 16 * 1024 * 1024;
+
 #[derive(Debug)]
 pub struct State {
     pub row: SessionRow,
@@ -26,6 +30,8 @@ pub struct State {
     /// Whether the session's row is in the database. Until then events wait in `early`.
     pub is_stored: bool,
     pub early: Vec<EventRow>,
+    /// What they take in memory, about.
+    pub early_bytes: usize,
     /// Events from the client's side, to be committed with the next ones from
     /// the agent's, or soon after: nobody is shown them.
     pub backlog: Vec<EventRow>,
@@ -34,6 +40,7 @@ pub struct State {
     /// Whether the client knows the session's id. Until then updates wait in `held`.
     pub is_announced: bool,
     pub held: Vec<String>,
+    pub held_bytes: usize,
     /// The agent replays a history that the transcript has already.
     pub is_swallowing: bool,
     /// Requests sent to the agent.
@@ -284,6 +291,19 @@ impl State {
         } else if !turn.is_truncated {
             turn.text.push_str(chunk);
         }
+    }
+
+    /// Keeps events until the session has a row. `false` when there are too many.
+    pub fn keep_early(&mut self, events: Vec<EventRow>) -> bool {
+        let taken = events
+            .iter()
+            .map(|event| event.raw.len() + size_of::<EventRow>());
+        self.early_bytes += taken.sum::<usize>();
+        if self.early_bytes > EARLY_BYTES {
+            return false;
+        }
+        self.early.extend(events);
+        true
     }
 
     /// The session's public id as JSON.

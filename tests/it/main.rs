@@ -22,6 +22,7 @@ mod turns;
 mod callbacks;
 mod sessions;
 mod secrets;
+mod crash;
 mod scripted;
 mod store;
 mod vm;

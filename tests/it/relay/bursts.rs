@@ -113,3 +113,88 @@ fn a_large_prompt_follows_right_behind_other_requests() {
         .find(|line| line.contains("session/prompt"));
     assert!(prompt.unwrap().contains(&text));
 }
+
+#[test]
+fn an_agent_that_reads_nothing_holds_its_client_up_only_once() {
+    let setup = Setup::new().limits("cancel_grace = \"300ms\"");
+    let mut client = setup.connect();
+    let stuck = client.new_session_of(&[expect_prompt(), chunk("stuck"), json!({"stop": true})]);
+    let other = client.new_session_of(&[]);
+    let turn = client.request("session/prompt", prompt(&stuck, "go"));
+    client.expect("session/update");
+    let text = "x".repeat(1 << 20);
+    let start = std::time::Instant::now();
+    for _ in 0..20 {
+        client.notify("_v/big", json!({"sessionId": stuck, "text": text}));
+    }
+    let answered = client.request("_v/big", json!({"sessionId": stuck, "text": text}));
+    client.prompt(&other, "are you there?").unwrap();
+    assert!(
+        start.elapsed() < std::time::Duration::from_secs(10),
+        "{:?}",
+        start.elapsed()
+    );
+    let error = client.answer(answered).unwrap_err();
+    assert_eq!(
+        error["message"],
+        "the agent `inline` cannot be reached: the peer does not read: 4194304 bytes already wait for it"
+    );
+    client.notify("session/cancel", json!({"sessionId": stuck}));
+    assert_eq!(client.answer(turn).unwrap()["stopReason"], "cancelled");
+    assert!(
+        client.peak_memory() < 100 * 1024,
+        "{} KiB",
+        client.peak_memory()
+    );
+    client
+        .call("session/close", json!({"sessionId": stuck}))
+        .unwrap();
+    client.check_next_session();
+}
+
+#[test]
+fn a_client_that_reads_nothing_makes_the_agent_wait_and_loses_nothing() {
+    let setup = Setup::new();
+    let mut client = setup.connect();
+    let count = 30_000;
+    let text = "x".repeat(400);
+    let update = json!({"jsonrpc": "2.0", "method": "session/update", "params": {"sessionId": "$SESSION",
+        "update": {"sessionUpdate": "agent_message_chunk", "content": {"type": "text", "text": format!("$N {text}")}}}});
+    let steps = [
+        expect_prompt(),
+        json!({"repeat": count, "send": update}),
+        json!({"send": r#"{"jsonrpc":"2.0","id":$ID,"result":{"stopReason":"end_turn"}}"#}),
+    ];
+    let session = client.new_session_of(&steps);
+    let turn = client.request("session/prompt", prompt(&session, "go"));
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    assert!(
+        client.peak_memory() < 80 * 1024,
+        "{} KiB",
+        client.peak_memory()
+    );
+    client.answer(turn).unwrap();
+    let updates = client.updates();
+    assert_eq!(updates.len(), count);
+    for (number, update) in updates.iter().enumerate() {
+        let text = update["params"]["update"]["content"]["text"]
+            .as_str()
+            .unwrap();
+        assert!(text.starts_with(&format!("{number} ")), "{text}");
+        let seq = &update["params"]["_meta"]["acpbox"]["seq"];
+        assert_eq!(
+            *seq,
+            json!(
+                updates[0]["params"]["_meta"]["acpbox"]["seq"]
+                    .as_u64()
+                    .unwrap()
+                    + number as u64
+            )
+        );
+    }
+    assert!(
+        client.peak_memory() < 80 * 1024,
+        "{} KiB",
+        client.peak_memory()
+    );
+}

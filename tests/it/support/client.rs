@@ -393,12 +393,14 @@ impl Client {
         self.unread.clear();
     }
 
-    /// Ends without looking at what is left.
-    pub fn kill(mut self) {
+    /// Kills acpbox at once, and returns what it had said and nobody looked at.
+    pub fn kill(mut self) -> Vec<String> {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        while self.messages.recv_timeout(PATIENCE).is_ok() {}
-        self.unread.clear();
+        while let Ok(line) = self.messages.recv_timeout(PATIENCE) {
+            self.unread.push_back(line);
+        }
+        std::mem::take(&mut self.unread).into()
     }
 }
 

@@ -204,3 +204,33 @@ fn a_terminated_acpbox_ends_its_agents_and_tells_the_client() {
     let _ = turn;
     client.take_rest();
 }
+
+#[test]
+fn a_shell_pipe_gets_the_answers_to_all_that_it_sent() {
+    let setup = Setup::new();
+    let mut client = setup.connect();
+    setup.script(&[expect_prompt(), chunk("before"), end_turn()]);
+    let session = client.new_session();
+    client.prompt(&session, "one").unwrap();
+    client.texts();
+    drop(client);
+    let mut steps = Vec::new();
+    for reply in ["two", "three", "four"] {
+        steps.extend([expect_prompt(), chunk(reply), end_turn()]);
+    }
+    setup.script(&steps);
+    let mut client = setup.start();
+    client.request("initialize", json!({"protocolVersion": 1}));
+    let mut params = client.new_params();
+    params["sessionId"] = session.as_str().into();
+    let load = client.request("session/load", params);
+    let turns =
+        ["2", "3", "4"].map(|text| client.request("session/prompt", prompt(&session, text)));
+    client.close_input();
+    client.answer(1).unwrap();
+    client.answer(load).unwrap();
+    let replies = turns.map(|turn| client.answer(turn).unwrap()["_meta"]["acpbox"]["text"].clone());
+    assert_eq!(replies, ["two", "three", "four"]);
+    assert_eq!(client.texts(), ["one", "before", "two", "three", "four"]);
+    assert!(client.wait_for_end(SOON).unwrap().success());
+}

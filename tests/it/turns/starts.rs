@@ -73,6 +73,27 @@ fn an_agent_that_prints_garbage_and_leaves_is_named() {
 }
 
 #[test]
+fn an_agent_that_floods_before_its_session_begins_is_ended() {
+    let setup = Setup::new();
+    let mut client = setup.connect();
+    setup.script(&[
+        json!({"expect": "session/new"}),
+        json!({"repeat": 10_000_000, "raw": "{\"method\":\"_v/x\"}\n"}),
+        json!({"hang": true}),
+    ]);
+    let params = client.new_params();
+    let error = client.call("session/new", params).unwrap_err();
+    let message = "the agent `testy` sent more than 16777216 bytes before its session began";
+    assert_eq!(error["message"], message);
+    assert!(
+        client.peak_memory() < 100 * 1024,
+        "{} KiB",
+        client.peak_memory()
+    );
+    client.check_next_session();
+}
+
+#[test]
 fn an_agent_of_another_protocol_version_is_named() {
     let setup = Setup::new();
     let result = json!({"protocolVersion": 2});
