@@ -3,13 +3,13 @@
 //! `tests/peers/install` installs them.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::support::bare::{Bare, prompt};
 use crate::support::model::Model;
-use crate::support::peers::{self, Launcher};
+use crate::support::peers::{self, AgentLaunch, Launcher};
 use crate::support::site::{GUEST_HOME, Site, agent_table};
 
 #[test]
@@ -149,33 +149,133 @@ fn check(name: &str, launcher: Launcher, permissions: usize, tier: &str) {
 
 #[test]
 fn two_agents_in_one_vm_see_each_others_files() {
-    let model = Model::start();
-    let site = Site::with_peers();
-    let workspace = site.repository("project");
-    let launches = [peers::pi, peers::claude].map(|it| it(model.port(), Path::new(GUEST_HOME)));
-    let [pi, claude] = &launches;
-    site.configure(&(agent_table("pi", pi) + &agent_table("claude", claude)));
-    let mut acpbox = site.connect(&[]);
-    site.furnish(&mut acpbox, &workspace, &[pi, claude]);
-    let [first, second] = ["pi", "claude"].map(|name| {
-        let meta = json!({"acpbox": {"agent": name}});
-        let params = json!({"cwd": workspace, "mcpServers": [], "_meta": meta});
-        let created = acpbox.request("session/new", params);
-        created["sessionId"].as_str().unwrap().to_owned()
-    });
+    let agents = [peers::ALL[0], peers::ALL[2]];
+    let (mut acpbox, sessions, site, _model) = open_all(&agents);
+    let [first, second] = &sessions[..] else {
+        unreachable!("two were opened")
+    };
+    let workspace = site.folder().join("work/project");
     // Both at once: the first waits in the shell for the second.
     let text = "[[shell:echo first > ~/one; until test -e /tmp/two; do sleep 0.05; done; \
                 cp /tmp/two seen-by-the-first]]";
-    let waiting = acpbox.send_request("session/prompt", prompt(&first, text));
+    let waiting = acpbox.send_request("session/prompt", prompt(first, text));
     let text = "[[shell:until test -e ~/one; do sleep 0.05; done; cp ~/one seen-by-the-second; \
                 echo second > /tmp/two]]";
-    let answer = acpbox.prompt(&second, text);
+    let answer = acpbox.prompt(second, text);
     assert_eq!(answer["stopReason"], "end_turn");
     let answer = acpbox.answer_of(waiting);
     assert_eq!(answer["stopReason"], "end_turn");
     let read = |name: &str| std::fs::read_to_string(workspace.join(name)).unwrap();
     assert_eq!(read("seen-by-the-first"), "second\n");
     assert_eq!(read("seen-by-the-second"), "first\n");
+}
+
+#[test]
+fn a_cancelled_turn_ends_and_the_agent_goes_on() {
+    let all = peers::ALL;
+    let (mut acpbox, sessions, _site, _model) = open_all(&all);
+    for ((name, _), session) in all.iter().zip(&sessions) {
+        acpbox.received.clear();
+        let turn = acpbox.send_request("session/prompt", prompt(session, "[[slow:300]]"));
+        acpbox.wait_for(|it| it["params"]["update"]["sessionUpdate"] == "agent_message_chunk");
+        let asked = Instant::now();
+        acpbox.notify("session/cancel", json!({"sessionId": session}));
+        let answer = acpbox.answer_of(turn);
+        assert_eq!(answer["stopReason"], "cancelled", "{name}: {answer}");
+        // The grace period of acpbox's is the most that it may take.
+        assert!(
+            asked.elapsed() < Duration::from_secs(15),
+            "{name}: {:?}",
+            asked.elapsed()
+        );
+        let text = answer["_meta"]["acpbox"]["text"].as_str().unwrap();
+        assert!(
+            text.contains("chunk"),
+            "{name} lost its partial output: {answer}"
+        );
+        let answer = acpbox.prompt(session, "[[say:and on]]");
+        assert_eq!(answer["stopReason"], "end_turn", "{name}: {answer}");
+        assert_eq!(answer["_meta"]["acpbox"]["text"], "and on", "{name}");
+    }
+}
+
+#[test]
+fn what_the_client_refuses_is_not_done() {
+    let asking = [peers::ALL[1], peers::ALL[2], peers::ALL[3]];
+    let (mut acpbox, sessions, site, _model) = open_all(&asking);
+    acpbox.choice = "reject_once";
+    for ((name, _), session) in asking.iter().zip(&sessions) {
+        acpbox.received.clear();
+        let file = site.folder().join("work/project").join(name);
+        // Some agents end the turn when they are refused, some tell the model.
+        let answer = acpbox.prompt(session, &format!("[[shell:touch {}]]", file.display()));
+        let reason = answer["stopReason"].as_str().unwrap();
+        assert!(
+            ["end_turn", "cancelled"].contains(&reason),
+            "{name}: {answer}"
+        );
+        assert_eq!(acpbox.count("session/request_permission"), 1, "{name}");
+        assert!(!file.exists(), "{name} did it all the same");
+    }
+}
+
+#[test]
+fn a_history_that_the_agent_replays_itself_is_shown_once() {
+    let pi = [peers::ALL[0]];
+    let (mut acpbox, sessions, site, _model) = open_all(&pi);
+    let session = &sessions[0];
+    for text in ["[[say:the first answer]]", "[[say:the second answer]]"] {
+        acpbox.prompt(session, text);
+    }
+    let expected = acpbox.text();
+    assert!(acpbox.close(Duration::from_secs(20)).is_some());
+
+    let mut later = site.connect(&[]);
+    let cwd = site.folder().join("work/project");
+    let params = json!({"sessionId": session, "cwd": cwd, "mcpServers": []});
+    let loaded = later.request("session/load", params);
+    assert_eq!(loaded["_meta"]["acpbox"]["restored"]["tier"], "load");
+    assert_eq!(later.text(), expected);
+    let prompts: Vec<&str> = (later.updates("user_message_chunk"))
+        .filter_map(|update| update["content"]["text"].as_str())
+        .collect();
+    assert_eq!(
+        prompts,
+        ["[[say:the first answer]]", "[[say:the second answer]]"]
+    );
+    let numbers: Vec<Option<i64>> = (later.received.iter())
+        .filter(|it| it["method"] == "session/update")
+        .map(|it| it["params"]["_meta"]["acpbox"]["seq"].as_i64())
+        .collect();
+    assert!(numbers.iter().all(Option::is_some), "{numbers:?}");
+    assert!(numbers.is_sorted_by(|one, next| one < next), "{numbers:?}");
+}
+
+/// One acpbox with a session of each agent, all in the VM of `work/project`.
+fn open_all(agents: &[(&str, Launcher)]) -> (Bare, Vec<String>, Site, Model) {
+    let model = Model::start();
+    let site = Site::with_peers();
+    let workspace = site.repository("project");
+    let launches = agents
+        .iter()
+        .map(|(_, it)| it(model.port(), Path::new(GUEST_HOME)));
+    let launches: Vec<AgentLaunch> = launches.collect();
+    let tables = agents.iter().zip(&launches);
+    let tables: String = tables
+        .map(|((name, _), it)| agent_table(name, it))
+        .collect();
+    site.configure(&tables);
+    let mut acpbox = site.connect(&[]);
+    let all: Vec<&AgentLaunch> = launches.iter().collect();
+    site.furnish(&mut acpbox, &workspace, &all);
+    let sessions = agents.iter().map(|(name, _)| {
+        let meta = json!({"acpbox": {"agent": name}});
+        let params = json!({"cwd": workspace, "mcpServers": [], "_meta": meta});
+        let created = acpbox.request("session/new", params);
+        created["sessionId"].as_str().unwrap().to_owned()
+    });
+    let sessions = sessions.collect();
+    (acpbox, sessions, site, model)
 }
 
 /// All that the model was told besides the tools.

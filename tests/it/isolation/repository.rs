@@ -68,7 +68,10 @@ fn git_works_inside_and_hooks_and_configuration_cannot_be_written() {
     let (mark, command) = trap(&site);
     let mut acpbox = site.connect(&[]);
     let inside = Inside::open(&mut acpbox, &workspace, json!({}));
-    assert_eq!(warnings(&inside.warnings), [""; 0]);
+    // Of limits it may warn, where the host gives no control groups.
+    let of_the_workspace = |warning: &&str| warning.contains(workspace.to_str().unwrap());
+    let warnings = warnings(&inside.warnings);
+    assert_eq!(warnings.into_iter().find(of_the_workspace), None);
     for attempt in [
         format!("mkdir -p .git/hooks; echo \"{command}\" > .git/hooks/pre-commit"),
         format!("git config core.fsmonitor \"{command}\""),
