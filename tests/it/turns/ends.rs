@@ -27,6 +27,8 @@ fn an_agent_that_ends_during_its_turn_ends_the_turn_with_the_reason() {
             chunk("partial"),
             json!({"stderr": "something broke"}),
             json!({"stderr": "badly"}),
+            // Long enough for the second prompt to come and wait.
+            json!({"sleep_ms": 150}),
             end,
         ]);
         let session = client.new_session();
