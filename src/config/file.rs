@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -73,10 +72,6 @@ pub(super) struct Vm {
     pub(super) protected: Option<Vec<String>>,
     /// Names that are taken off that list.
     pub(super) writable: Option<Vec<String>>,
-    /// How long a VM without running turns is kept, such as `15m`.
-    #[serde(deserialize_with = "units::optional_duration")]
-    #[schemars(with = "Option<String>")]
-    pub(super) sleep_after: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]

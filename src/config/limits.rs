@@ -17,12 +17,6 @@ pub struct Limits {
     pub line_bytes: usize,
     /// How deep arrays and objects of a message may nest.
     pub depth: usize,
-    /// Messages that wait for a slow reader before its peer is made to wait.
-    pub queue_messages: usize,
-    /// Bytes that wait for a slow reader before its peer is made to wait.
-    #[serde(deserialize_with = "units::count")]
-    #[schemars(with = "Size")]
-    pub queue_bytes: usize,
     /// Requests that one peer may have unanswered.
     pub pending_requests: usize,
     /// What is kept of an agent's stderr, in bytes, newest last.
@@ -33,8 +27,6 @@ pub struct Limits {
     #[serde(deserialize_with = "units::count")]
     #[schemars(with = "Size")]
     pub terminal_bytes: usize,
-    /// Events that one page of a transcript may hold.
-    pub page_events: usize,
     /// How long an agent may take to answer `initialize`.
     #[serde(deserialize_with = "units::duration")]
     #[schemars(with = "String")]
@@ -47,8 +39,7 @@ pub struct Limits {
     #[serde(deserialize_with = "units::duration")]
     #[schemars(with = "String")]
     pub cancel_grace: Duration,
-    /// How long an agent may take to exit after its stdin was closed, and again
-    /// after SIGTERM, before it is killed.
+    /// How long an agent may take to exit after SIGTERM before it is killed.
     #[serde(deserialize_with = "units::duration")]
     #[schemars(with = "String")]
     pub exit_grace: Duration,
@@ -60,18 +51,16 @@ impl Default for Limits {
             line_bytes: 64 << 20,
             // serde_json itself stops at 128 levels where it recurses; the relay does not.
             depth: 512,
-            queue_messages: 1024,
-            queue_bytes: 64 << 20,
             pending_requests: 1024,
             stderr_bytes: 256 << 10,
             terminal_bytes: 1 << 20,
-            page_events: 1000,
             // Generous: a cold `npx` downloads the agent first.
             initialize_timeout: Duration::from_secs(60),
             session_timeout: Duration::from_secs(60),
             cancel_grace: Duration::from_secs(10),
-            // A guess; one real agent ignores SIGTERM for more than 12 s, and is killed.
-            exit_grace: Duration::from_secs(2),
+            // Some clients send SIGTERM 300 ms after they closed stdin; one real agent
+            // ignores it for more than 12 s, and is killed.
+            exit_grace: Duration::from_millis(250),
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Which VM a session gets, and everything that is fixed when it boots.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use crate::vm::VmSpec;
 
@@ -26,7 +25,6 @@ pub struct VmPlan {
     pub driver: String,
     /// Without the folders of the agents' installations.
     pub spec: VmSpec,
-    pub sleep_after: Duration,
     /// The session's working folder with symlinks resolved: inside one of the workspaces.
     pub cwd: PathBuf,
     /// The session's further folders, resolved, each inside one of the workspaces.
@@ -105,7 +103,6 @@ impl Config {
                 limits: settings.limits.clone(),
                 protected,
             },
-            sleep_after: settings.sleep_after,
             cwd,
             additional_directories,
             guest,

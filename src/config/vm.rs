@@ -1,7 +1,6 @@
 //! `[vms.NAME]` with the defaults filled in.
 
 use std::path::{Component, Path, PathBuf};
-use std::time::Duration;
 
 use crate::vm::{Limits, Mount, Network, Root};
 
@@ -19,8 +18,6 @@ pub struct VmSettings {
     /// The folders that sessions of a named VM may work in; empty for the defaults.
     pub workspaces: Vec<PathBuf>,
     pub protected: Vec<PathBuf>,
-    /// How long a VM without running turns is kept.
-    pub sleep_after: Duration,
 }
 
 /// What is needed to read paths and to name the place of an error.
@@ -45,7 +42,6 @@ impl Default for VmSettings {
             },
             workspaces: Vec::new(),
             protected: DEFAULT_PROTECTED.iter().map(PathBuf::from).collect(),
-            sleep_after: Duration::from_secs(15 * 60),
         }
     }
 }
@@ -115,9 +111,6 @@ impl VmSettings {
                     .protected
                     .retain(|protected| !protected.starts_with(&name));
             }
-        }
-        if let Some(sleep_after) = raw.sleep_after {
-            settings.sleep_after = sleep_after;
         }
         Ok(settings)
     }

@@ -11,9 +11,6 @@ use crate::acp::{Failure, Phase};
 use crate::agent::process::describe;
 use crate::vm::Exit;
 
-/// How long an agent may take to end after SIGTERM when its session closes.
-const END_GRACE: Duration = Duration::from_millis(250);
-
 /// Why acpbox itself ended an agent.
 #[derive(Debug, Clone)]
 pub enum Cause {
@@ -36,7 +33,7 @@ impl Live {
         }
         self.set_cause(Cause::Closed);
         self.agent.control.terminate();
-        if tokio::time::timeout(END_GRACE, self.over.cancelled())
+        if tokio::time::timeout(self.bounds.exit_grace, self.over.cancelled())
             .await
             .is_err()
         {

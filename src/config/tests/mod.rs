@@ -95,7 +95,6 @@ fn the_example_of_the_design_is_read() {
             mounts = [{ path = "~/.cache/uv", mode = "rw" }, { path = "/data", guest = "~/d" }]
             memory = "2GiB"
             processes = 1024
-            sleep_after = "5m"
             [vms.research]
             root = "~/rootfs"
             network = "full"
@@ -127,7 +126,6 @@ fn the_example_of_the_design_is_read() {
         default.limits.open_files,
         VmSettings::default().limits.open_files
     );
-    assert_eq!(default.sleep_after, Duration::from_secs(300));
     let research = config.vm_settings("research");
     assert_eq!(research.network, Network::Full);
     assert_eq!(research.root, Root::Folder(host.path("home/rootfs")));
