@@ -1,0 +1,58 @@
+//! Things that happen at once or right behind each other, and answers that come late.
+
+use serde_json::{Value, json};
+
+use crate::support::client::value;
+use crate::support::setup::Setup;
+use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
+
+/// A stored session that nobody drives, of an agent that does these steps next.
+fn stored_session(setup: &Setup, steps: &[Value]) -> String {
+    let mut client = setup.connect();
+    setup.script(&[expect_prompt(), chunk("a1"), end_turn()]);
+    let session = client.new_session();
+    client.prompt(&session, "u1").unwrap();
+    client.updates();
+    drop(client);
+    setup.script(steps);
+    session
+}
+
+#[test]
+fn a_command_that_outlives_its_agent_does_not_disturb_the_session_that_comes_back() {
+    let setup = Setup::host();
+    let request = |id: u64, method: &str, params: Value| json!({"send": {"jsonrpc": "2.0", "id": id, "method": method, "params": params}});
+    let terminal = json!({"sessionId": "$SESSION", "terminalId": "term_1"});
+    setup.script(&[
+        expect_prompt(),
+        request(
+            0,
+            "terminal/create",
+            json!({"sessionId": "$SESSION", "command": "sleep", "args": ["100"]}),
+        ),
+        json!({"expect_answer": 0}),
+        request(1, "terminal/wait_for_exit", terminal),
+        json!({"sleep_ms": 100}),
+        json!({"exit": 3}),
+    ]);
+    let mut client = setup.connect();
+    let session = client.new_session();
+    let turn = client.request("session/prompt", prompt(&session, "go"));
+    setup.script(&[
+        expect_prompt(),
+        json!({"sleep_ms": 500}),
+        chunk("back"),
+        end_turn(),
+    ]);
+    client.answer(turn).unwrap_err();
+    let result = client.prompt(&session, "again").unwrap();
+    assert_eq!(result["_meta"]["acpbox"]["text"], "back");
+    client.updates();
+    let seqs: Vec<i64> = client
+        .events(&session)
+        .iter()
+        .map(|event| event["seq"].as_i64().unwrap())
+        .collect();
+    let all: Vec<i64> = (1..=seqs.len() as i64).collect();
+    assert_eq!(seqs, all, "{:#?}", client.events(&session));
+}
