@@ -19,6 +19,27 @@ fn stored_session(setup: &Setup, steps: &[Value]) -> String {
 }
 
 #[test]
+fn a_cancel_right_behind_a_prompt_to_a_stored_session_reaches_its_agent() {
+    let setup = Setup::host().limits("cancel_grace = \"5s\"");
+    let session = stored_session(
+        &setup,
+        &[
+            expect_prompt(),
+            json!({"expect": "session/cancel"}),
+            json!({"send": r#"{"jsonrpc":"2.0","id":$ID,"result":{"stopReason":"cancelled","seen":1}}"#}),
+        ],
+    );
+    let mut client = setup.connect();
+    // One write, as a client that thinks twice at once.
+    let turn = json!({"jsonrpc": "2.0", "id": 77, "method": "session/prompt", "params": prompt(&session, "go")});
+    let cancel =
+        json!({"jsonrpc": "2.0", "method": "session/cancel", "params": {"sessionId": session}});
+    client.send_bytes(format!("{turn}\n{cancel}\n").as_bytes());
+    let answer = value(&client.answer_line("77"));
+    assert_eq!(answer["result"]["seen"], 1, "{answer}");
+}
+
+#[test]
 fn a_command_that_outlives_its_agent_does_not_disturb_the_session_that_comes_back() {
     let setup = Setup::host();
     let request = |id: u64, method: &str, params: Value| json!({"send": {"jsonrpc": "2.0", "id": id, "method": method, "params": params}});
