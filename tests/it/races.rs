@@ -40,6 +40,39 @@ fn a_cancel_right_behind_a_prompt_to_a_stored_session_reaches_its_agent() {
 }
 
 #[test]
+fn what_an_agent_says_right_behind_its_resume_is_shown() {
+    let setup = Setup::host();
+    let update = json!({"jsonrpc": "2.0", "method": "session/update", "params": {"sessionId": "testy-session",
+        "update": {"sessionUpdate": "available_commands_update", "availableCommands": []}}});
+    let answer = r#"{"jsonrpc":"2.0","id":$ID,"result":{}}"#;
+    let initialized = json!({"on": "initialize", "result": {"protocolVersion": 1,
+        "agentCapabilities": {"sessionCapabilities": {"resume": {}}}}});
+    let resume = [
+        initialized,
+        json!({"expect": "session/resume"}),
+        json!({"raw": format!("{answer}\n{update}\n")}),
+    ];
+    let session = stored_session(&setup, &resume);
+    let mut client = setup.connect();
+    let mut params = client.new_params();
+    params["sessionId"] = session.as_str().into();
+    let id = client.request("session/resume", params);
+    // The answer first: it is what makes the session known.
+    assert_eq!(value(&client.receive())["id"], id);
+    let shown = value(&client.expect("session/update"));
+    assert_eq!(
+        shown["params"]["update"]["sessionUpdate"],
+        "available_commands_update"
+    );
+    assert!(shown["params"]["_meta"]["acpbox"]["seq"].is_number());
+    drop(client);
+    // The same for a session that a prompt brings back.
+    let mut client = setup.connect();
+    client.prompt(&session, "go").unwrap();
+    assert_eq!(client.updates().len(), 1);
+}
+
+#[test]
 fn a_command_that_outlives_its_agent_does_not_disturb_the_session_that_comes_back() {
     let setup = Setup::host();
     let request = |id: u64, method: &str, params: Value| json!({"send": {"jsonrpc": "2.0", "id": id, "method": method, "params": params}});
