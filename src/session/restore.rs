@@ -244,6 +244,8 @@ impl Live {
         answer: impl FnOnce(i64) -> String,
     ) -> Result<(), Failure> {
         let _order = self.order().await;
+        // What the client sent before this is to be replayed too.
+        self.flush().await?;
         if let Some(after) = after {
             super::replay::replay(&self.store, &self.id, after, client).await?;
             // The updates that were held are in the transcript.

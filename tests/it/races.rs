@@ -110,3 +110,23 @@ fn a_command_that_outlives_its_agent_does_not_disturb_the_session_that_comes_bac
     let all: Vec<i64> = (1..=seqs.len() as i64).collect();
     assert_eq!(seqs, all, "{:#?}", client.events(&session));
 }
+
+#[test]
+fn a_load_right_behind_a_prompt_replays_that_prompt_too() {
+    let setup = Setup::host();
+    let mut client = setup.connect();
+    let session = client.new_session_of(&[
+        expect_prompt(),
+        json!({"sleep_ms": 300}),
+        chunk("reply"),
+        end_turn(),
+    ]);
+    let mut params = client.new_params();
+    params["sessionId"] = session.as_str().into();
+    let turn = json!({"jsonrpc": "2.0", "id": 77, "method": "session/prompt", "params": prompt(&session, "asked")});
+    let load = json!({"jsonrpc": "2.0", "id": 78, "method": "session/load", "params": params});
+    client.send_bytes(format!("{turn}\n{load}\n").as_bytes());
+    client.answer_line("78");
+    client.answer_line("77");
+    assert_eq!(client.texts(), ["asked", "reply"]);
+}
