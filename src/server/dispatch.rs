@@ -150,17 +150,26 @@ impl Connection {
             live.forward_notification(text, method, params).await;
             return;
         }
-        // The session is being started or brought back: what was sent before this waits there.
-        let Some(slot) = self.server.host.registry.find(&session) else {
+        // The session is being started or brought back, or will be by what was sent
+        // before this: that waits at the same place, and comes first.
+        let Ok(room) = Arc::clone(&self.room).acquire_owned().await else {
             return;
         };
+        let slot = self.server.host.registry.slot(&session);
         let (text, method) = (text.to_owned(), method.to_owned());
+        let connection = Arc::clone(self);
         self.tasks.spawn(async move {
             let live = slot.lock().await.clone();
-            if let Some(live) = live {
-                let params = splice::member(&text, "params");
-                live.forward_notification(&text, &method, params).await;
+            drop(slot);
+            match live {
+                Some(live) => {
+                    let params = splice::member(&text, "params");
+                    live.forward_notification(&text, &method, params).await;
+                }
+                // Whoever guesses ids leaves nothing behind.
+                None => connection.server.host.registry.sweep(),
             }
+            drop(room);
         });
     }
 

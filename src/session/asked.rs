@@ -1,5 +1,6 @@
 //! What a client asks for when it names a session's folder, and what is stored of it.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use serde_json::Value;
@@ -7,6 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::acp::Failure;
 use crate::acp::extension::SessionOptions;
+use crate::acp::methods;
 use crate::rpc::message;
 use crate::rpc::splice::{self, Edits};
 
@@ -91,6 +93,43 @@ impl Asked {
         })
         .to_string()
     }
+}
+
+/// A request of a client's as it is stored: without secrets.
+pub(super) fn stored_line<'a>(method: &str, text: &'a str) -> Cow<'a, str> {
+    let is_of_agent = [methods::AUTHENTICATE, methods::LOGOUT].contains(&method)
+        || method.starts_with("providers/")
+        || method.starts_with("auth/");
+    if is_of_agent {
+        return without_values(text).into();
+    }
+    // Others than `session/new` name MCP servers too, `session/fork` for one.
+    match method.starts_with("session/") && method != methods::SESSION_PROMPT {
+        true => redacted_line(text).into(),
+        false => text.into(),
+    }
+}
+
+/// A request about the agent's login or its providers: where in its params the
+/// secret is, only the agent knows. What merely names things is kept.
+fn without_values(text: &str) -> String {
+    const NAMES: [&str; 3] = ["methodId", "providerId", "sessionId"];
+    let mut edits = Edits::of(text);
+    for params in all(text, "params") {
+        match splice::members(params) {
+            Some(members) => {
+                for member in members {
+                    if !NAMES.contains(&member.key.as_ref()) {
+                        edits.replace(member.value, REDACTED);
+                    }
+                }
+            }
+            None => {
+                edits.replace(params, "null");
+            }
+        }
+    }
+    edits.apply()
 }
 
 /// `session/new` as it is stored: values of variables and headers left out,

@@ -103,7 +103,6 @@ impl Live {
     }
 
     fn tell_end(&self, state: &mut State, batch: &mut Batch, failure: &Failure, exit: &Exit) {
-        state.ended = Some(failure.clone());
         let cause = self.cause();
         let params = AgentExit {
             session_id: self.id.to_string(),
@@ -162,5 +161,7 @@ impl Live {
         }
         state.row.updated = now();
         batch.row = true;
+        // The last: from here on nothing is recorded.
+        state.ended = Some(failure.clone());
     }
 }

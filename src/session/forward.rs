@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::asked::stored_line;
 use super::client::Client;
 use super::live::{Live, too_many_pending};
 use super::state::{Batch, QueuedPrompt, State, Turn, Waiting};
@@ -38,7 +39,8 @@ impl Live {
                 if let Some(failure) = state.ended.clone() {
                     return Some(failure);
                 }
-                state.record(batch, Direction::Client, method.to_owned().into(), text);
+                let stored = stored_line(method, text);
+                state.record(batch, Direction::Client, method.to_owned().into(), stored);
                 if method != methods::SESSION_PROMPT {
                     let waiting = Waiting::Client {
                         client: Arc::clone(client),

@@ -403,6 +403,11 @@ impl Live {
         if !state.clients.iter().any(|known| Arc::ptr_eq(known, client)) {
             state.clients.push(Arc::clone(client));
         }
+        if state.is_stored && !state.is_announced {
+            // Whoever brought it back gave up before it was told; this one knows it.
+            state.is_announced = true;
+            state.held = Vec::new();
+        }
     }
 
     pub fn detach(&self, client: &Arc<Client>) {

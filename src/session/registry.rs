@@ -53,11 +53,6 @@ impl Registry {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The place of a session, if anything was done with it.
-    pub fn find(&self, id: &str) -> Option<Arc<Slot>> {
-        self.slots().get(id).cloned()
-    }
-
     /// The place of a session, live or not.
     pub fn slot(&self, id: &str) -> Arc<Slot> {
         Arc::clone(self.slots().entry(id.to_owned()).or_default())

@@ -16,7 +16,7 @@ use super::live::{Live, Unclaimed};
 use super::start::Start;
 use super::state::OwnError;
 use crate::acp::extension::{Restored, SessionMeta, SessionOptions, Tier};
-use crate::acp::methods::{self};
+use crate::acp::methods;
 use crate::acp::{Failure, Phase};
 use crate::rpc::{message, splice};
 use crate::store::SessionRow;
@@ -65,11 +65,7 @@ impl Host {
                 back
             }
         };
-        let after = if with_replay {
-            Some(asked.options.after.unwrap_or(0))
-        } else {
-            None
-        };
+        let after = with_replay.then(|| asked.options.after.unwrap_or(0));
         back.live
             .attach_and_answer(client, after, |last_seq| {
                 let meta = SessionMeta {
@@ -109,7 +105,7 @@ impl Host {
                 return Err(Failure::internal(Phase::Session, what));
             }
         };
-        back.live.attach(client);
+        back.live.attach_and_show(client).await;
         *slot = Some(Arc::clone(&back.live));
         Ok(back.live)
     }
@@ -144,6 +140,8 @@ impl Host {
         let live = self.start_agent(start).await?;
         let unclaimed = Unclaimed::new(Arc::clone(&live));
         live.set_roots(self.roots(&plan, &kept));
+        // Nobody is attached yet: what comes behind the agent's answer is held.
+        live.state().is_announced = false;
         let params = serde_json::json!({
             "cwd": plan.cwd,
             "mcpServers": serde_json::from_str::<Value>(kept.mcp_servers()).unwrap_or_else(|_| Value::Array(Vec::new())),
@@ -246,14 +244,45 @@ impl Live {
         answer: impl FnOnce(i64) -> String,
     ) -> Result<(), Failure> {
         let _order = self.order().await;
+        // What the client sent before this is to be replayed too.
+        self.flush().await?;
         if let Some(after) = after {
             super::replay::replay(&self.store, &self.id, after, client).await?;
+            // The updates that were held are in the transcript.
+            self.state().held.retain(|line| !is_update(line));
         }
         let last_seq = self.store.last_seq(&self.id).await?;
         let _ = client.outbox.send(&answer(last_seq)).await;
-        self.attach(client);
+        self.show_held(client).await;
         Ok(())
     }
+
+    /// Attaches the client that had a session brought back by using it.
+    async fn attach_and_show(&self, client: &Arc<Client>) {
+        let _order = self.order().await;
+        self.show_held(client).await;
+    }
+
+    /// Attaches a client and sends it what came while nobody was. The order must be held.
+    async fn show_held(&self, client: &Arc<Client>) {
+        let held = {
+            let mut state = self.state();
+            state.is_announced = true;
+            state.held_bytes = 0;
+            std::mem::take(&mut state.held)
+        };
+        self.attach(client);
+        for line in held {
+            let _ = client.outbox.send(&line).await;
+        }
+    }
+}
+
+fn is_update(line: &str) -> bool {
+    splice::member(line, "method")
+        .and_then(message::string)
+        .as_deref()
+        == Some(methods::SESSION_UPDATE)
 }
 
 fn object(result: Box<str>) -> Box<str> {

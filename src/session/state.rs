@@ -151,7 +151,8 @@ impl Batch {
 }
 
 impl State {
-    /// Gives the next number to an event and has it written.
+    /// Gives the next number to an event and has it written. Once the agent is
+    /// gone, nothing is: the transcript may be another's to write by now.
     pub fn record(
         &mut self,
         batch: &mut Batch,
@@ -160,6 +161,9 @@ impl State {
         raw: impl Into<Box<str>>,
     ) -> i64 {
         let seq = self.next_seq;
+        if self.ended.is_some() {
+            return seq;
+        }
         self.next_seq += 1;
         batch.events.push(EventRow {
             session: Arc::clone(&self.session),

@@ -19,6 +19,7 @@ mod relay;
 mod framing;
 mod rpc;
 mod turns;
+mod races;
 mod callbacks;
 mod sessions;
 mod secrets;

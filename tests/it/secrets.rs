@@ -123,3 +123,53 @@ fn secret_values_in_keys_that_come_twice_are_not_stored_either() {
     found(&setup.path().join("state"), "canary", &mut places);
     assert_eq!(places, Vec::<String>::new(), "{answer}");
 }
+
+#[test]
+fn what_a_login_a_provider_and_a_fork_are_given_is_not_stored() {
+    let setup = Setup::host().variable("ACPBOX_LOG", "trace");
+    setup.script(&[
+        setup.record(),
+        json!({"on": "authenticate", "result": {}}),
+        json!({"on": "providers/set", "result": {}}),
+        json!({"on": "session/fork", "result": {}}),
+    ]);
+    let mut client = setup.connect();
+    let login = json!({"methodId": "key", "_meta": {"api-key": "canary-login", "deep": [{"x": "canary-deep"}]}});
+    // Before there is a session, and in one.
+    client.call("authenticate", login.clone()).unwrap();
+    let session = client.new_session();
+    client.call("authenticate", login).unwrap();
+    let provider = json!({"providerId": "main", "apiType": "openai", "baseUrl": "https://user:canary-url@example.org",
+        "headers": {"Authorization": "canary-header"}, "env": {"KEY": "canary-env"}, "sessionId": session});
+    client.call("providers/set", provider.clone()).unwrap();
+    let without = json!({"headers": provider["headers"], "_meta": {"x": "canary-x"}});
+    client.call("providers/set", without).unwrap();
+    let servers = json!([{"name": "one", "command": "c", "args": [], "env": [{"name": "K", "value": "canary-fork"}]}]);
+    client
+        .call(
+            "session/fork",
+            json!({"sessionId": session, "cwd": "/", "mcpServers": servers}),
+        )
+        .unwrap();
+    let received = setup.received().concat();
+    for canary in ["login", "deep", "url", "header", "env", "x", "fork"] {
+        assert!(received.contains(&format!("canary-{canary}")), "{canary}");
+    }
+    let events = client.events(&session);
+    let stored = serde_json::to_string(&events).unwrap();
+    assert!(!stored.contains("canary"), "{stored}");
+    for kept in [
+        "\"methodId\":\"key\"",
+        "\"headers\"",
+        "\"baseUrl\"",
+        "\"_meta\"",
+    ] {
+        assert!(stored.contains(kept), "names are kept: {kept} in {stored}");
+    }
+    let logged = client.stderr();
+    drop(client);
+    let mut places = Vec::new();
+    found(&setup.path().join("state"), "canary", &mut places);
+    assert_eq!(places, Vec::<String>::new());
+    assert!(!logged.contains("canary"), "{logged}");
+}
