@@ -6,6 +6,8 @@ use crate::support::client::value;
 use crate::support::setup::Setup;
 use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
 
+mod logins;
+
 /// A stored session that nobody drives, of an agent that does these steps next.
 fn stored_session(setup: &Setup, steps: &[Value]) -> String {
     let mut client = setup.connect();
