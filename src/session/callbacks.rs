@@ -257,6 +257,26 @@ impl Live {
         }
     }
 
+    /// A turn is cancelled: what was asked for it is not granted any more,
+    /// whatever its client answers later.
+    pub(super) fn deny_all(&self, state: &mut State, batch: &mut Batch) {
+        for client in &state.clients.clone() {
+            loop {
+                let request = {
+                    let mut pending = client.pending();
+                    let found = pending.find(|request| {
+                        request.session.as_ptr() == std::ptr::from_ref(self)
+                            && &*request.method == methods::REQUEST_PERMISSION
+                    });
+                    found.and_then(|number| pending.remove(number))
+                };
+                let Some(request) = request else { break };
+                let reason = "the turn was cancelled";
+                self.fail_closed(state, batch, &request.id, &request.method, reason);
+            }
+        }
+    }
+
     /// A client answers no more: what it was asked fails closed.
     pub async fn stop_asking(&self, client: &Arc<Client>, reason: &str) {
         loop {

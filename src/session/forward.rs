@@ -111,6 +111,7 @@ impl Live {
                 if !is_cancel {
                     return None;
                 }
+                self.deny_all(state, batch);
                 let turn = state.turn.as_mut()?;
                 let is_first = !std::mem::replace(&mut turn.is_cancelled, true);
                 is_first.then_some(turn.request)
