@@ -278,7 +278,7 @@ impl Live {
     }
 
     /// A client answers no more: what it was asked fails closed.
-    pub async fn stop_asking(&self, client: &Arc<Client>, reason: &str) {
+    pub async fn stop_asking(self: &Arc<Self>, client: &Arc<Client>, reason: &str) {
         loop {
             let request = {
                 let mut pending = client.pending();
@@ -288,10 +288,12 @@ impl Live {
             };
             let Some(request) = request else { return };
             let denied = self.note(|state, batch| {
-                self.fail_closed(state, batch, &request.id, &request.method, reason)
+                self.fail_closed(state, batch, &request.id, &request.method, reason);
+                std::mem::take(&mut batch.answers)
             });
-            if let Err(failure) = denied.await {
-                tracing::warn!(%failure, "a denial could not be recorded");
+            match denied.await {
+                Ok(denials) => denials.into_iter().for_each(|line| self.answer_later(line)),
+                Err(failure) => tracing::warn!(%failure, "a denial could not be recorded"),
             }
         }
     }

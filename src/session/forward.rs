@@ -98,6 +98,7 @@ impl Live {
     ) {
         let is_cancel = method == methods::SESSION_CANCEL;
         let room = self.room(text.len()).await;
+        let mut denials = Vec::new();
         let noted = self
             .note(|state, batch| {
                 if state.ended.is_some() {
@@ -112,11 +113,15 @@ impl Live {
                     return None;
                 }
                 self.deny_all(state, batch);
+                denials.append(&mut batch.answers);
                 let turn = state.turn.as_mut()?;
                 let is_first = !std::mem::replace(&mut turn.is_cancelled, true);
                 is_first.then_some(turn.request)
             })
             .await;
+        for denial in denials {
+            self.answer_later(denial);
+        }
         if is_cancel {
             self.drop_queue().await;
         }
@@ -131,7 +136,7 @@ impl Live {
 
     /// Relays a response to a request of the agent's.
     pub async fn forward_response(
-        &self,
+        self: &Arc<Self>,
         text: &str,
         id: &str,
         agent_id: &str,

@@ -151,6 +151,34 @@ fn an_approval_after_a_cancel_is_none() {
 }
 
 #[test]
+fn a_busy_agent_gets_large_answers_once_it_reads() {
+    let setup = Setup::host();
+    let path = setup.workspace().join("large");
+    std::fs::write(&path, "").unwrap();
+    let read = |id: u64| json!({"send": {"jsonrpc": "2.0", "id": id, "method": "fs/read_text_file", "params": {"sessionId": "$SESSION", "path": path}}});
+    let steps = [
+        expect_prompt(),
+        read(0),
+        read(1),
+        read(2),
+        // More than a client is held up for.
+        json!({"sleep_ms": 3000}),
+        json!({"expect_answer": 0}),
+        json!({"expect_answer": 1}),
+        json!({"expect_answer": 2}),
+        end_turn(),
+    ];
+    let mut client = setup.connect();
+    client.answers.insert(
+        "fs/read_text_file",
+        json!({"content": "x".repeat(3 << 20)}).to_string(),
+    );
+    let session = client.new_session_of(&steps);
+    let result = client.prompt(&session, "go").unwrap();
+    assert_eq!(result["stopReason"], "end_turn");
+}
+
+#[test]
 fn a_load_right_behind_a_prompt_replays_that_prompt_too() {
     let setup = Setup::host();
     let mut client = setup.connect();
