@@ -48,10 +48,19 @@ impl Live {
             line.as_str(),
         );
         if method.starts_with("terminal/") && is_terminal(method) {
+            let params = params.unwrap_or("{}");
+            let Some(room) = self.terminals.room(method, params.len()) else {
+                let what = "too many requests for terminals wait in this session";
+                let failure = Failure::internal(Phase::Request, what)
+                    .hint("wait for some of them to be answered");
+                self.refuse_agent(state, batch, id, method, &failure);
+                return;
+            };
             batch.after.push(After::Terminal {
+                room,
                 id: id.into(),
                 method: method.into(),
-                params: params.unwrap_or("{}").into(),
+                params: params.into(),
             });
             return;
         }

@@ -8,6 +8,7 @@ use crate::support::setup::Setup;
 use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
 
 mod logins;
+mod terminals;
 
 /// A stored session that nobody drives, of an agent that does these steps next.
 fn stored_session(setup: &Setup, steps: &[Value]) -> String {
