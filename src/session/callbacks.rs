@@ -296,13 +296,12 @@ impl Live {
                 found.and_then(|number| pending.remove(number))
             };
             let Some(request) = request else { return };
-            let denied = self.note(|state, batch| {
+            let denials = self.note(|state, batch| {
                 self.fail_closed(state, batch, &request.id, &request.method, reason);
                 std::mem::take(&mut batch.answers)
             });
-            match denied.await {
-                Ok(denials) => denials.into_iter().for_each(|line| self.answer_later(line)),
-                Err(failure) => tracing::warn!(%failure, "a denial could not be recorded"),
+            for line in denials.await {
+                self.answer_later(line);
             }
         }
     }

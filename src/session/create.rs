@@ -165,7 +165,7 @@ impl Host {
                 redacted_line(text),
             );
         })
-        .await?;
+        .await;
         let south = agent_params(params.unwrap_or("{}"), plan, live.meta.as_ref());
         let patience = live.bounds.session_timeout;
         let result = live

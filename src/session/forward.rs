@@ -74,14 +74,15 @@ impl Live {
                 None
             })
             .await;
-        let failure = match refused {
-            Ok(None) => return,
-            Ok(Some(failure)) | Err(failure) => failure,
-        };
+        let Some(failure) = refused else { return };
+        let mut is_told = false;
         let answered = self
-            .transact(|state, batch| state.refuse(batch, client, id, method, &failure))
+            .transact(|state, batch| {
+                state.refuse(batch, client, id, method, &failure);
+                is_told = true;
+            })
             .await;
-        if answered.is_err() {
+        if answered.is_err() && !is_told {
             let _ = client
                 .outbox
                 .send(&message::error(id, &failure.to_error_object()))
@@ -125,7 +126,7 @@ impl Live {
         if is_cancel {
             self.drop_queue().await;
         }
-        if let Ok(Some(request)) = noted {
+        if let Some(request) = noted {
             let live = Arc::clone(self);
             tokio::spawn(async move {
                 tokio::time::sleep(live.bounds.cancel_grace).await;
@@ -163,17 +164,16 @@ impl Live {
             methods::CANCEL_REQUEST,
             &format!("{{\"requestId\":{request}}}"),
         );
-        let noted = self.note(|state, batch| {
+        self.note(|state, batch| {
             state.record(
                 batch,
                 Direction::Client,
                 methods::CANCEL_REQUEST.into(),
                 line.as_str(),
             );
-        });
-        if noted.await.is_ok() {
-            let _ = self.agent.outbox.try_send(&line);
-        }
+        })
+        .await;
+        let _ = self.agent.outbox.try_send(&line);
         true
     }
 
@@ -257,6 +257,8 @@ impl Live {
                     let line = message::result(&prompt.id, "{\"stopReason\":\"cancelled\"}");
                     let kind = response_kind(methods::SESSION_PROMPT, false);
                     state.record(batch, Direction::Acpbox, kind, line.as_str());
+                    let answered = (Arc::clone(&prompt.client), prompt.id.clone());
+                    batch.answered.push(answered);
                     batch.send(&prompt.client, &[&line]);
                 }
             })

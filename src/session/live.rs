@@ -288,10 +288,7 @@ impl Live {
 
     /// Changes the state from the client's side. Nothing is shown, so nothing
     /// waits: what is recorded is committed with what comes next, or soon.
-    pub(super) async fn note<R>(
-        &self,
-        change: impl FnOnce(&mut State, &mut Batch) -> R,
-    ) -> Result<R, Failure> {
+    pub(super) async fn note<R>(&self, change: impl FnOnce(&mut State, &mut Batch) -> R) -> R {
         let mut batch = Batch::default();
         let (result, waiting) = {
             let mut state = self.state();
@@ -305,14 +302,17 @@ impl Live {
             let waiting: usize = state.backlog.iter().map(|event| event.raw.len() + 1).sum();
             (result, waiting)
         };
-        // A relay that waits for a slow client, or is over, does not come to it.
-        if waiting > BACKLOG_BYTES || (waiting > 0 && self.over.is_cancelled()) {
-            self.flush().await?;
+        // A relay that waits for a slow client does not come to it.
+        if waiting > BACKLOG_BYTES {
+            if let Err(failure) = self.flush().await {
+                // What was changed stands, and all who wait are told with the end.
+                self.end_with(failure);
+            }
         } else if waiting > 0 {
             self.noted.notify_one();
         }
         self.send_answers(batch.answers).await;
-        Ok(result)
+        result
     }
 
     /// Commits what was noted.
@@ -425,12 +425,10 @@ impl Live {
 
     /// Records an event of acpbox's own.
     pub(super) async fn record_own(&self, method: &'static str, params: &impl serde::Serialize) {
-        let noted = self.note(|state, batch| {
+        self.note(|state, batch| {
             state.record_own(batch, method, params);
-        });
-        if let Err(failure) = noted.await {
-            tracing::warn!(%failure, method, "an event could not be recorded");
-        }
+        })
+        .await;
     }
 
     /// Sends a raw response to the agent and records it.
@@ -441,13 +439,11 @@ impl Live {
         direction: Direction,
         is_error: bool,
     ) {
-        let noted = self.note(|state, batch| {
+        self.note(|state, batch| {
             let kind = methods::response_kind(method, is_error);
             state.record(batch, direction, kind, line);
-        });
-        if let Err(failure) = noted.await {
-            tracing::warn!(%failure, method, "an answer could not be recorded");
-        }
+        })
+        .await;
         match self.room(line.len()).await {
             Some(room) => room.send(line),
             None => self.answer_later(line.to_owned()),

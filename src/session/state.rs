@@ -206,6 +206,7 @@ impl State {
             response_kind(method, true),
             line.as_str(),
         );
+        batch.answered.push((Arc::clone(client), id.into()));
         batch.send(client, &[&line]);
     }
 

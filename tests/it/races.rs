@@ -7,6 +7,7 @@ use crate::support::client::value;
 use crate::support::setup::Setup;
 use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
 
+mod full;
 mod logins;
 mod terminals;
 
