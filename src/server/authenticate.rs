@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::connection::Connection;
 use super::dispatch::{Answer, Request};
+use crate::acp::extension::SessionOptions;
 use crate::acp::{Failure, Phase};
 use crate::session::Live;
 use crate::session::create::Refusal;
@@ -50,7 +51,15 @@ impl Connection {
             )
         })?;
         let live = host.start_without_session(&self.client, cwd).await?;
-        self.client.park(Arc::clone(&live));
+        // Another request may have started one meanwhile; one is enough.
+        if let Some(parked) = self.client.parked() {
+            live.close().await;
+            return Ok(parked);
+        }
+        let options = SessionOptions::default();
+        if let Some(other) = self.client.park(Arc::clone(&live), options) {
+            other.close().await;
+        }
         Ok(live)
     }
 }

@@ -167,14 +167,11 @@ impl Connection {
             .await;
         self.tasks.close();
         loop {
-            let is_due = !self.tasks.is_empty()
-                || self
-                    .server
-                    .host
-                    .registry
-                    .all()
-                    .iter()
-                    .any(|live| live.owes(&self.client));
+            let mut agents = self.server.host.registry.all();
+            // It has no session, and may still be asked to log in.
+            agents.extend(self.client.parked());
+            let is_due =
+                !self.tasks.is_empty() || agents.iter().any(|live| live.owes(&self.client));
             if !is_due {
                 return Ending::Done;
             }

@@ -71,11 +71,6 @@ impl Asked {
         })
     }
 
-    /// Whether any running agent would do.
-    pub(super) fn is_plain(&self) -> bool {
-        self.options.env.is_empty() && self.options.additional_instructions.is_none()
-    }
-
     /// The MCP servers, raw; an array.
     pub fn mcp_servers(&self) -> &str {
         self.mcp_servers.as_deref().unwrap_or("[]")

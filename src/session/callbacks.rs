@@ -48,10 +48,19 @@ impl Live {
             line.as_str(),
         );
         if method.starts_with("terminal/") && is_terminal(method) {
+            let params = params.unwrap_or("{}");
+            let Some(room) = self.terminals.room(method, params.len()) else {
+                let what = "too many requests for terminals wait in this session";
+                let failure = Failure::internal(Phase::Request, what)
+                    .hint("wait for some of them to be answered");
+                self.refuse_agent(state, batch, id, method, &failure);
+                return;
+            };
             batch.after.push(After::Terminal {
+                room,
                 id: id.into(),
                 method: method.into(),
-                params: params.unwrap_or("{}").into(),
+                params: params.into(),
             });
             return;
         }
@@ -257,8 +266,28 @@ impl Live {
         }
     }
 
+    /// A turn is cancelled: what was asked for it is not granted any more,
+    /// whatever its client answers later.
+    pub(super) fn deny_all(&self, state: &mut State, batch: &mut Batch) {
+        for client in &state.clients.clone() {
+            loop {
+                let request = {
+                    let mut pending = client.pending();
+                    let found = pending.find(|request| {
+                        request.session.as_ptr() == std::ptr::from_ref(self)
+                            && &*request.method == methods::REQUEST_PERMISSION
+                    });
+                    found.and_then(|number| pending.remove(number))
+                };
+                let Some(request) = request else { break };
+                let reason = "the turn was cancelled";
+                self.fail_closed(state, batch, &request.id, &request.method, reason);
+            }
+        }
+    }
+
     /// A client answers no more: what it was asked fails closed.
-    pub async fn stop_asking(&self, client: &Arc<Client>, reason: &str) {
+    pub async fn stop_asking(self: &Arc<Self>, client: &Arc<Client>, reason: &str) {
         loop {
             let request = {
                 let mut pending = client.pending();
@@ -267,11 +296,12 @@ impl Live {
                 found.and_then(|number| pending.remove(number))
             };
             let Some(request) = request else { return };
-            let denied = self.note(|state, batch| {
-                self.fail_closed(state, batch, &request.id, &request.method, reason)
+            let denials = self.note(|state, batch| {
+                self.fail_closed(state, batch, &request.id, &request.method, reason);
+                std::mem::take(&mut batch.answers)
             });
-            if let Err(failure) = denied.await {
-                tracing::warn!(%failure, "a denial could not be recorded");
+            for line in denials.await {
+                self.answer_later(line);
             }
         }
     }

@@ -7,7 +7,7 @@ use agent_client_protocol_schema::v1::ClientCapabilities;
 use tokio_util::sync::CancellationToken;
 
 use super::live::Live;
-use crate::acp::extension::ClientOptions;
+use crate::acp::extension::{ClientOptions, SessionOptions};
 use crate::rpc::{Outbox, Pending};
 
 /// Requests that may wait for one client's answers at once.
@@ -21,7 +21,14 @@ pub struct Client {
     offer: Mutex<Arc<Offer>>,
     pending: Mutex<Pending<AgentRequest>>,
     /// An agent that runs without a session: it asked for authentication.
-    parked: Mutex<Option<Arc<Live>>>,
+    parked: Mutex<Option<Parked>>,
+}
+
+#[derive(Debug)]
+struct Parked {
+    live: Arc<Live>,
+    /// What it was started with: it serves no session that asks for something else.
+    options: SessionOptions,
 }
 
 /// What a client said of itself in `initialize`.
@@ -66,23 +73,40 @@ impl Client {
         *self.offer.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(offer);
     }
 
-    /// Keeps an agent that needs authentication for the next `session/new`.
-    pub fn park(&self, live: Arc<Live>) {
-        *self.parked.lock().unwrap_or_else(PoisonError::into_inner) = Some(live);
+    /// Keeps an agent that needs authentication for the next `session/new` with
+    /// the same options. Returns the one that was kept before, to be closed.
+    #[must_use]
+    pub fn park(&self, live: Arc<Live>, options: SessionOptions) -> Option<Arc<Live>> {
+        let before = self.lock_parked().replace(Parked { live, options });
+        before.map(|parked| parked.live)
     }
 
     /// The parked agent, if there is one and it still runs.
     pub fn parked(&self) -> Option<Arc<Live>> {
-        let parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
-        parked.clone().filter(|live| !live.is_over())
+        let parked = self.lock_parked();
+        let live = parked.as_ref().map(|parked| Arc::clone(&parked.live));
+        live.filter(|live| !live.is_over())
     }
 
-    /// Takes the parked agent if it is of that name and in that VM.
-    pub fn unpark(&self, agent: &str, vm: &str) -> Option<Arc<Live>> {
-        let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
-        parked
-            .take_if(|live| live.is_over() || (live.agent_name == agent && live.vm_name == vm))
-            .filter(|live| !live.is_over())
+    /// Takes the parked agent if it is of that name, in that VM, and was started
+    /// with the same environment and instructions.
+    pub fn unpark(&self, agent: &str, vm: &str, options: &SessionOptions) -> Option<Arc<Live>> {
+        let is_such = |parked: &Parked| {
+            parked.live.agent_name == agent
+                && parked.live.vm_name == vm
+                && parked.options.env == options.env
+                && parked.options.additional_instructions == options.additional_instructions
+                && parked.options.skip_os_instructions == options.skip_os_instructions
+        };
+        let taken = self
+            .lock_parked()
+            .take_if(|parked| parked.live.is_over() || is_such(parked));
+        let live = taken.map(|parked| parked.live);
+        live.filter(|live| !live.is_over())
+    }
+
+    fn lock_parked(&self) -> MutexGuard<'_, Option<Parked>> {
+        self.parked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The requests that wait for this client.

@@ -50,11 +50,7 @@ impl Host {
         let slot = self.registry.slot(&session);
         let mut slot = slot.lock().await;
         let row = self.row(&session, &asked, &plan);
-        let live = match asked
-            .is_plain()
-            .then(|| client.unpark(&row.agent, &row.vm))
-            .flatten()
-        {
+        let live = match client.unpark(&row.agent, &row.vm, &asked.options) {
             // It asked for authentication before; its id was never announced.
             Some(parked) => parked,
             None => {
@@ -91,7 +87,9 @@ impl Host {
             Err(Refusal::Agent(error)) if code(&error) == Some(AUTH_REQUIRED) => {
                 live.detach(client);
                 unclaimed.claim();
-                client.park(live);
+                if let Some(other) = client.park(live, asked.options) {
+                    other.close().await;
+                }
                 Err(Refusal::Agent(error))
             }
             Err(refusal) => {
@@ -167,7 +165,7 @@ impl Host {
                 redacted_line(text),
             );
         })
-        .await?;
+        .await;
         let south = agent_params(params.unwrap_or("{}"), plan, live.meta.as_ref());
         let patience = live.bounds.session_timeout;
         let result = live

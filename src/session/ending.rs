@@ -161,6 +161,8 @@ impl Live {
         }
         state.row.updated = now();
         batch.row = true;
+        // Whether or not it can be stored, this is what they hear.
+        batch.answered.clear();
         // The last: from here on nothing is recorded.
         state.ended = Some(failure.clone());
     }

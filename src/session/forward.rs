@@ -74,14 +74,15 @@ impl Live {
                 None
             })
             .await;
-        let failure = match refused {
-            Ok(None) => return,
-            Ok(Some(failure)) | Err(failure) => failure,
-        };
+        let Some(failure) = refused else { return };
+        let mut is_told = false;
         let answered = self
-            .transact(|state, batch| state.refuse(batch, client, id, method, &failure))
+            .transact(|state, batch| {
+                state.refuse(batch, client, id, method, &failure);
+                is_told = true;
+            })
             .await;
-        if answered.is_err() {
+        if answered.is_err() && !is_told {
             let _ = client
                 .outbox
                 .send(&message::error(id, &failure.to_error_object()))
@@ -98,6 +99,7 @@ impl Live {
     ) {
         let is_cancel = method == methods::SESSION_CANCEL;
         let room = self.room(text.len()).await;
+        let mut denials = Vec::new();
         let noted = self
             .note(|state, batch| {
                 if state.ended.is_some() {
@@ -111,15 +113,20 @@ impl Live {
                 if !is_cancel {
                     return None;
                 }
+                self.deny_all(state, batch);
+                denials.append(&mut batch.answers);
                 let turn = state.turn.as_mut()?;
                 let is_first = !std::mem::replace(&mut turn.is_cancelled, true);
                 is_first.then_some(turn.request)
             })
             .await;
+        for denial in denials {
+            self.answer_later(denial);
+        }
         if is_cancel {
             self.drop_queue().await;
         }
-        if let Ok(Some(request)) = noted {
+        if let Some(request) = noted {
             let live = Arc::clone(self);
             tokio::spawn(async move {
                 tokio::time::sleep(live.bounds.cancel_grace).await;
@@ -130,7 +137,7 @@ impl Live {
 
     /// Relays a response to a request of the agent's.
     pub async fn forward_response(
-        &self,
+        self: &Arc<Self>,
         text: &str,
         id: &str,
         agent_id: &str,
@@ -157,17 +164,16 @@ impl Live {
             methods::CANCEL_REQUEST,
             &format!("{{\"requestId\":{request}}}"),
         );
-        let noted = self.note(|state, batch| {
+        self.note(|state, batch| {
             state.record(
                 batch,
                 Direction::Client,
                 methods::CANCEL_REQUEST.into(),
                 line.as_str(),
             );
-        });
-        if noted.await.is_ok() {
-            let _ = self.agent.outbox.try_send(&line);
-        }
+        })
+        .await;
+        let _ = self.agent.outbox.try_send(&line);
         true
     }
 
@@ -251,6 +257,8 @@ impl Live {
                     let line = message::result(&prompt.id, "{\"stopReason\":\"cancelled\"}");
                     let kind = response_kind(methods::SESSION_PROMPT, false);
                     state.record(batch, Direction::Acpbox, kind, line.as_str());
+                    let answered = (Arc::clone(&prompt.client), prompt.id.clone());
+                    batch.answered.push(answered);
                     batch.send(&prompt.client, &[&line]);
                 }
             })

@@ -1,7 +1,7 @@
 //! A session with a running agent.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use super::terminal::Terminals;
 use crate::acp::methods;
 use crate::acp::{Failure, Phase};
 use crate::agent::process::AgentProcess;
+use crate::rpc::connection::Refused;
 use crate::rpc::{Room, message};
 use crate::store::{Direction, Store};
 use crate::vm::Vm;
@@ -28,6 +29,9 @@ const AGENT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long an agent may go on asking without reading the answers.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Answers that may wait beside the queue for an agent that does not read.
+const LATE_BYTES: usize = 64 * 1024 * 1024;
 
 /// What may be noted before it is committed without waiting for the relay.
 const BACKLOG_BYTES: usize = 256 * 1024;
@@ -62,6 +66,8 @@ pub struct Live {
     pub(super) lease: Mutex<Option<Lease>>,
     /// Whether the agent let its client wait in vain.
     is_stuck: AtomicBool,
+    /// Answers that wait aside until the agent reads, in bytes.
+    late_bytes: AtomicUsize,
 }
 
 impl std::fmt::Debug for Live {
@@ -129,6 +135,7 @@ impl Live {
             over: CancellationToken::new(),
             lease: Mutex::new(parts.lease),
             is_stuck: AtomicBool::new(false),
+            late_bytes: AtomicUsize::new(0),
             base_environment: parts.base_environment,
             meta: parts.meta,
         }
@@ -281,10 +288,7 @@ impl Live {
 
     /// Changes the state from the client's side. Nothing is shown, so nothing
     /// waits: what is recorded is committed with what comes next, or soon.
-    pub(super) async fn note<R>(
-        &self,
-        change: impl FnOnce(&mut State, &mut Batch) -> R,
-    ) -> Result<R, Failure> {
+    pub(super) async fn note<R>(&self, change: impl FnOnce(&mut State, &mut Batch) -> R) -> R {
         let mut batch = Batch::default();
         let (result, waiting) = {
             let mut state = self.state();
@@ -298,14 +302,17 @@ impl Live {
             let waiting: usize = state.backlog.iter().map(|event| event.raw.len() + 1).sum();
             (result, waiting)
         };
-        // A relay that waits for a slow client, or is over, does not come to it.
-        if waiting > BACKLOG_BYTES || (waiting > 0 && self.over.is_cancelled()) {
-            self.flush().await?;
+        // A relay that waits for a slow client does not come to it.
+        if waiting > BACKLOG_BYTES {
+            if let Err(failure) = self.flush().await {
+                // What was changed stands, and all who wait are told with the end.
+                self.end_with(failure);
+            }
         } else if waiting > 0 {
             self.noted.notify_one();
         }
         self.send_answers(batch.answers).await;
-        Ok(result)
+        result
     }
 
     /// Commits what was noted.
@@ -418,33 +425,53 @@ impl Live {
 
     /// Records an event of acpbox's own.
     pub(super) async fn record_own(&self, method: &'static str, params: &impl serde::Serialize) {
-        let noted = self.note(|state, batch| {
+        self.note(|state, batch| {
             state.record_own(batch, method, params);
-        });
-        if let Err(failure) = noted.await {
-            tracing::warn!(%failure, method, "an event could not be recorded");
-        }
+        })
+        .await;
     }
 
     /// Sends a raw response to the agent and records it.
     pub(super) async fn answer_agent(
-        &self,
+        self: &Arc<Self>,
         method: &str,
         line: &str,
         direction: Direction,
         is_error: bool,
     ) {
-        let noted = self.note(|state, batch| {
+        self.note(|state, batch| {
             let kind = methods::response_kind(method, is_error);
             state.record(batch, direction, kind, line);
-        });
-        if let Err(failure) = noted.await {
-            tracing::warn!(%failure, method, "an answer could not be recorded");
-        }
+        })
+        .await;
         match self.room(line.len()).await {
             Some(room) => room.send(line),
-            None => tracing::warn!(method, "an answer did not reach the agent"),
+            None => self.answer_later(line.to_owned()),
         }
+    }
+
+    /// Sends an answer without keeping anybody waiting. An agent may be busy, and
+    /// would wait for ever for one that was dropped; it is ended if it reads none.
+    pub(super) fn answer_later(self: &Arc<Self>, line: String) {
+        if self.agent.outbox.try_send(&line) != Err(Refused::Full) {
+            return;
+        }
+        let bytes = line.len();
+        let before = self.late_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if before > 0 && before + bytes > LATE_BYTES {
+            self.late_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            let what = format!(
+                "the agent `{}` does not read: {LATE_BYTES} bytes of answers wait for it",
+                self.agent_name
+            );
+            self.end_with(Failure::internal(Phase::Turn, what));
+            return;
+        }
+        let live = Arc::clone(self);
+        tokio::spawn(async move {
+            live.send_answers(vec![line]).await;
+            live.late_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        });
     }
 }
 

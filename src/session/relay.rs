@@ -119,9 +119,17 @@ impl Live {
             match next {
                 // Those were made when the batch was delivered.
                 After::Reply(..) => {}
-                After::Terminal { id, method, params } => {
+                After::Terminal {
+                    room,
+                    id,
+                    method,
+                    params,
+                } => {
                     let live = Arc::clone(self);
-                    tokio::spawn(async move { live.serve_terminal(&id, &method, &params).await });
+                    tokio::spawn(async move {
+                        live.serve_terminal(&id, &method, &params).await;
+                        drop(room);
+                    });
                 }
                 After::Noise(text) => self.log("stdout", vec![text]).await,
                 After::Kill(failure) => {

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::client::Client;
 use super::registry::KnownIds;
@@ -119,8 +119,9 @@ pub enum After {
         oneshot::Sender<Result<Box<str>, OwnError>>,
         Result<Box<str>, OwnError>,
     ),
-    /// A `terminal/*` request of the agent's: id, method, params.
+    /// A `terminal/*` request of the agent's: id, method, params, and the room it takes.
     Terminal {
+        room: OwnedSemaphorePermit,
         id: Box<str>,
         method: Box<str>,
         params: Box<str>,
@@ -205,6 +206,7 @@ impl State {
             response_kind(method, true),
             line.as_str(),
         );
+        batch.answered.push((Arc::clone(client), id.into()));
         batch.send(client, &[&line]);
     }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::live::Live;
 use crate::acp::failure::{METHOD_NOT_FOUND, RESOURCE_NOT_FOUND};
@@ -25,13 +25,24 @@ use crate::vm::{Exit, Io, Process, ProcessControl, ProcessSpec};
 /// Terminals that one session may have open.
 const OPEN_TERMINALS: usize = 128;
 
+/// What requests for terminals may take while they are served, in bytes, and the
+/// least that one counts for: 1024 may wait for the end of their commands.
+const SERVED_BYTES: usize = 64 * 1024 * 1024;
+const SERVED_LEAST: usize = 64 * 1024;
+
 /// How long output may still come once a command has ended.
 const LAST_OUTPUT: Duration = Duration::from_millis(200);
 
 /// A session's terminals by id.
 #[derive(Debug)]
 pub struct Terminals {
-    open: Mutex<HashMap<String, Arc<Terminal>>>,
+    open: Mutex<HashMap<String, (Arc<Terminal>, OwnedSemaphorePermit)>>,
+    /// Places for open terminals, also those that are being started.
+    places: Arc<Semaphore>,
+    /// What requests take that wait for a command's end, and what the others do,
+    /// with which an agent can still end it.
+    waited: Arc<Semaphore>,
+    served: Arc<Semaphore>,
     next: std::sync::atomic::AtomicU64,
     /// The most output that is kept per terminal, in bytes.
     output_bytes: usize,
@@ -57,12 +68,25 @@ impl Terminals {
     pub(super) fn new(output_bytes: usize) -> Terminals {
         Terminals {
             open: Mutex::default(),
+            places: Arc::new(Semaphore::new(OPEN_TERMINALS)),
+            waited: Arc::new(Semaphore::new(SERVED_BYTES)),
+            served: Arc::new(Semaphore::new(SERVED_BYTES)),
             next: 1.into(),
             output_bytes,
         }
     }
 
-    fn open(&self) -> MutexGuard<'_, HashMap<String, Arc<Terminal>>> {
+    /// Room to serve a request with so many bytes of params, while it is held.
+    pub(super) fn room(&self, method: &str, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let all = match method {
+            methods::TERMINAL_WAIT => &self.waited,
+            _ => &self.served,
+        };
+        let weight = bytes.clamp(SERVED_LEAST, SERVED_BYTES) as u32;
+        Arc::clone(all).try_acquire_many_owned(weight).ok()
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<String, (Arc<Terminal>, OwnedSemaphorePermit)>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -72,7 +96,7 @@ impl Terminals {
             return Err(Failure::invalid_params("`terminalId` is missing, a string"));
         };
         match self.open().get(&*id) {
-            Some(terminal) => Ok((id.into_owned(), Arc::clone(terminal))),
+            Some((terminal, _)) => Ok((id.into_owned(), Arc::clone(terminal))),
             None => Err(Failure::new(
                 Phase::Request,
                 RESOURCE_NOT_FOUND,
@@ -83,7 +107,7 @@ impl Terminals {
 
     /// Ends all, as the agent is gone.
     pub(super) fn end_all(&self) {
-        for (_, terminal) in self.open().drain() {
+        for (_, (terminal, _)) in self.open().drain() {
             terminal.control.kill();
         }
     }
@@ -138,14 +162,14 @@ impl Live {
     async fn create_terminal(&self, params: &str) -> Result<String, Failure> {
         let request: CreateTerminalRequest = serde_json::from_str(params)
             .map_err(|error| Failure::invalid_params(format!("terminal/create: {error}")))?;
-        if self.terminals.open().len() >= OPEN_TERMINALS {
+        let Ok(place) = Arc::clone(&self.terminals.places).try_acquire_owned() else {
             return Err(Failure::internal(
                 Phase::Request,
                 format!(
                     "{OPEN_TERMINALS} terminals are open in this session already; release some"
                 ),
             ));
-        }
+        };
         let cwd = self.state().row.cwd.clone();
         let mut env = self.base_environment.clone();
         env.extend(
@@ -173,7 +197,11 @@ impl Live {
             .next
             .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let id = format!("term_{number}");
-        self.terminals.open().insert(id.clone(), terminal);
+        self.terminals.open().insert(id.clone(), (terminal, place));
+        if self.is_over() {
+            // The others were ended with the agent; this one only started then.
+            self.terminals.end_all();
+        }
         Ok(serde_json::json!({ "terminalId": id }).to_string())
     }
 }

@@ -12,7 +12,7 @@ use crate::support::raw::{Raw, expect_stored, seq, stored};
 use crate::support::site::Site;
 
 mod ending;
-mod full;
+pub(crate) mod full;
 mod two;
 
 const ROUNDS: u64 = 20;

@@ -2,9 +2,14 @@
 
 use serde_json::{Value, json};
 
+use crate::callbacks::answers;
 use crate::support::client::value;
 use crate::support::setup::Setup;
 use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
+
+mod full;
+mod logins;
+mod terminals;
 
 /// A stored session that nobody drives, of an agent that does these steps next.
 fn stored_session(setup: &Setup, steps: &[Value]) -> String {
@@ -109,6 +114,70 @@ fn a_command_that_outlives_its_agent_does_not_disturb_the_session_that_comes_bac
         .collect();
     let all: Vec<i64> = (1..=seqs.len() as i64).collect();
     assert_eq!(seqs, all, "{:#?}", client.events(&session));
+}
+
+#[test]
+fn an_approval_after_a_cancel_is_none() {
+    let setup = Setup::host();
+    let ask = json!({"sessionId": "$SESSION", "toolCall": {"toolCallId": "t"}, "options": [{"optionId": "yes", "name": "Yes", "kind": "allow_once"}]});
+    let steps = [
+        setup.record(),
+        expect_prompt(),
+        json!({"send": {"jsonrpc": "2.0", "id": 0, "method": "session/request_permission", "params": ask}}),
+        json!({"expect_answer": 0}),
+        json!({"sleep_ms": 300}),
+        json!({"send": r#"{"jsonrpc":"2.0","id":$ID,"result":{"stopReason":"cancelled"}}"#}),
+    ];
+    let mut client = setup.connect();
+    let session = client.new_session_of(&steps);
+    let turn = client.request("session/prompt", prompt(&session, "go"));
+    let asked = client.expect("session/request_permission");
+    client.notify("session/cancel", json!({"sessionId": session}));
+    client.respond(
+        &asked,
+        r#"{"outcome":{"outcome":"selected","optionId":"yes"}}"#,
+    );
+    assert_eq!(client.answer(turn).unwrap()["stopReason"], "cancelled");
+    assert_eq!(
+        answers(&setup, 1)[0]["result"],
+        json!({"outcome": {"outcome": "cancelled"}})
+    );
+    let received = setup.received().concat();
+    assert!(!received.contains("\"yes\""), "{received}");
+    let events = client.events(&session);
+    let kinds: Vec<&str> = events
+        .iter()
+        .map(|event| event["kind"].as_str().unwrap())
+        .collect();
+    assert!(kinds.contains(&"_acpbox/permission/denied"), "{kinds:?}");
+}
+
+#[test]
+fn a_busy_agent_gets_large_answers_once_it_reads() {
+    let setup = Setup::host();
+    let path = setup.workspace().join("large");
+    std::fs::write(&path, "").unwrap();
+    let read = |id: u64| json!({"send": {"jsonrpc": "2.0", "id": id, "method": "fs/read_text_file", "params": {"sessionId": "$SESSION", "path": path}}});
+    let steps = [
+        expect_prompt(),
+        read(0),
+        read(1),
+        read(2),
+        // More than a client is held up for.
+        json!({"sleep_ms": 3000}),
+        json!({"expect_answer": 0}),
+        json!({"expect_answer": 1}),
+        json!({"expect_answer": 2}),
+        end_turn(),
+    ];
+    let mut client = setup.connect();
+    client.answers.insert(
+        "fs/read_text_file",
+        json!({"content": "x".repeat(3 << 20)}).to_string(),
+    );
+    let session = client.new_session_of(&steps);
+    let result = client.prompt(&session, "go").unwrap();
+    assert_eq!(result["stopReason"], "end_turn");
 }
 
 #[test]

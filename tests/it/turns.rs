@@ -10,7 +10,7 @@ use crate::support::setup::Setup;
 use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
 
 mod ends;
-mod starts;
+pub(crate) mod starts;
 
 /// A dead agent ends its turn within this.
 pub(crate) const SOON: Duration = Duration::from_secs(2);

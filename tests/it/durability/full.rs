@@ -56,11 +56,11 @@ fn a_full_disk_ends_the_turn_by_name_and_is_forgotten_once_there_is_space() {
 }
 
 /// A small file system of its own.
-struct Disk(PathBuf);
+pub(crate) struct Disk(pub(crate) PathBuf);
 
 impl Disk {
     /// `None` where the environment says that mounting is not possible here.
-    fn mount(folder: &Path, size: &str) -> Option<Disk> {
+    pub(crate) fn mount(folder: &Path, size: &str) -> Option<Disk> {
         if std::env::var_os("ACPBOX_TEST_NO_MOUNT").is_some() {
             return None;
         }

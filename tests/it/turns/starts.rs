@@ -180,7 +180,7 @@ fn a_cancelled_session_new_leaves_no_agent_behind() {
 }
 
 /// Processes of the agent `testy` on the host.
-fn agents_of(setup: &Setup) -> usize {
+pub(crate) fn agents_of(setup: &Setup) -> usize {
     let script = setup.workspace().join(".testy").display().to_string();
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
     let is_agent = |entry: &std::fs::DirEntry| {
