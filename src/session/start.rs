@@ -57,7 +57,7 @@ impl Host {
         };
         let plan = self.plan(&asked, Some(&row.name))?;
         let mounts = self.agent_mounts(&plan, None);
-        self.vms.get(&plan, mounts, || true).await?;
+        self.vms.get(&plan, mounts).await?;
         Ok(())
     }
 
@@ -100,12 +100,9 @@ impl Host {
         } else {
             self.agent_mounts(plan, Some(&located))
         };
-        let running = self
-            .vms
-            .get(plan, mounts, || {
-                !self.registry.in_vm(&plan.spec.name).is_empty()
-            })
-            .await?;
+        // Sessions that are over hold their VM until their place is swept.
+        self.registry.sweep();
+        let running = self.vms.get(plan, mounts).await?;
         let environment = agent.environment(&self.environment, &located, &plan.guest);
         let mut without_secrets = agent.clone();
         without_secrets.env.clear();

@@ -50,14 +50,9 @@ impl Vms {
         Arc::clone(self.slots().entry(name.to_owned()).or_default())
     }
 
-    /// The running VM of a plan, booted if need be. `is_used` tells whether
-    /// sessions live in it: only an unused one is booted anew for other mounts.
-    pub async fn get(
-        &self,
-        plan: &VmPlan,
-        mounts: Vec<Mount>,
-        is_used: impl Fn() -> bool,
-    ) -> Result<Running, Failure> {
+    /// The running VM of a plan, booted if need be. Only one that nobody uses is
+    /// booted anew for other mounts.
+    pub async fn get(&self, plan: &VmPlan, mounts: Vec<Mount>) -> Result<Running, Failure> {
         let slot = self.slot(&plan.spec.name);
         let mut slot = slot.lock().await;
         if let Some(running) = slot.as_ref()
@@ -65,7 +60,8 @@ impl Vms {
         {
             match running.lacks(plan, &mounts) {
                 None => return Ok(running.clone()),
-                Some(lacking) if is_used() => {
+                // Live sessions hold it, and so do those that are being started.
+                Some(lacking) if Arc::strong_count(&running.vm) > 1 => {
                     let what =
                         format!("VM `{}` runs without {}", plan.spec.name, lacking.display());
                     return Err(Failure::invalid_params(what).hint(

@@ -7,6 +7,7 @@ use crate::support::setup::Setup;
 use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
 
 mod list;
+mod mounts;
 mod restore;
 
 /// Two turns with a user's and an agent's words each.
