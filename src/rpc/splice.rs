@@ -47,13 +47,15 @@ pub fn members(object: &str) -> Option<Vec<Member<'_>>> {
         .ok()
 }
 
+/// The value of the last of these members with that name: what JSON readers take.
+pub fn value<'a>(members: &[Member<'a>], key: &str) -> Option<&'a str> {
+    let found = members.iter().rev().find(|member| member.key == key)?;
+    Some(found.value)
+}
+
 /// The value of an object's last member of that name.
 pub fn member<'a>(object: &'a str, key: &str) -> Option<&'a str> {
-    let found = members(object)?
-        .into_iter()
-        .rev()
-        .find(|member| member.key == key)?;
-    Some(found.value)
+    value(&members(object)?, key)
 }
 
 /// Where `part`, a piece of `whole`, lies in it.

@@ -17,16 +17,7 @@ impl Connection {
         request: Arc<Request>,
     ) -> Result<Answer, Refusal> {
         let live = self.agent_of_connection().await?;
-        let params = request.params();
-        live.forward_request(
-            &self.client,
-            &request.text,
-            request.id(),
-            &request.method,
-            params,
-        )
-        .await;
-        Ok(Answer::Sent)
+        Ok(self.forward(&live, &request).await)
     }
 
     /// The agent that asked for authentication, else the newest that runs, else

@@ -10,6 +10,7 @@ use crate::acp::methods;
 use crate::acp::{Failure, Phase};
 use crate::rpc::message::{self, Body, Malformed, Message, Outcome};
 use crate::rpc::splice;
+use crate::session::Live;
 use crate::session::create::Refusal;
 
 /// What a handler says: a raw result, or that it has answered already.
@@ -241,20 +242,24 @@ impl Connection {
         let _ = self.client.outbox.send(&line).await;
     }
 
-    /// A request for a session that is not live: it is brought back first.
-    async fn to_stored_session(self: Arc<Self>, request: Arc<Request>) -> Result<Answer, Refusal> {
-        let params = request.params();
-        let session = session_of(params).unwrap_or_default();
-        let live = self.server.host.ensure(&self.client, &session).await?;
+    /// Relays a request to an agent, which answers it.
+    pub(super) async fn forward(&self, live: &Arc<Live>, request: &Request) -> Answer {
         live.forward_request(
             &self.client,
             &request.text,
             request.id(),
             &request.method,
-            params,
+            request.params(),
         )
         .await;
-        Ok(Answer::Sent)
+        Answer::Sent
+    }
+
+    /// A request for a session that is not live: it is brought back first.
+    async fn to_stored_session(self: Arc<Self>, request: Arc<Request>) -> Result<Answer, Refusal> {
+        let session = session_of(request.params()).unwrap_or_default();
+        let live = self.server.host.ensure(&self.client, &session).await?;
+        Ok(self.forward(&live, &request).await)
     }
 
     /// A method that acpbox does not know and that names no session: for the
@@ -265,16 +270,7 @@ impl Connection {
             let what = format!("Method not found: `{}`", request.method);
             return Err(Failure::new(Phase::Request, METHOD_NOT_FOUND, what).into());
         };
-        let params = request.params();
-        live.forward_request(
-            &self.client,
-            &request.text,
-            request.id(),
-            &request.method,
-            params,
-        )
-        .await;
-        Ok(Answer::Sent)
+        Ok(self.forward(live, &request).await)
     }
 }
 

@@ -209,16 +209,13 @@ async fn vm_delete(host: Arc<Host>, request: VmRequest) -> Result<VmDeleteRespon
     }
     stop(&host, &row.name).await;
     let state_dir = row.state_dir.clone();
-    let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(state_dir)).await;
-    match removed {
-        Ok(Err(error)) if error.kind() != std::io::ErrorKind::NotFound => {
-            let what = format!(
-                "the disk of VM `{}` could not be removed: {error}",
-                row.name
-            );
-            return Err(Failure::internal(Phase::Boot, what));
-        }
-        _ => {}
+    let removed = tokio::task::spawn_blocking(move || crate::vm::disk::remove(&state_dir)).await;
+    if let Ok(Err(error)) = removed {
+        let what = format!(
+            "the disk of VM `{}` could not be removed: {error}",
+            row.name
+        );
+        return Err(Failure::internal(Phase::Boot, what));
     }
     let deleted = host.store.delete_vm(&row.name).await?;
     Ok(VmDeleteResponse { deleted })

@@ -21,13 +21,7 @@ impl Connection {
             )
             .into());
         };
-        let value = |key: &str| {
-            members
-                .iter()
-                .rev()
-                .find(|member| member.key == key)
-                .map(|member| member.value)
-        };
+        let value = |key: &str| splice::value(&members, key);
         let version = value("protocolVersion").unwrap_or("absent");
         // ACP: the agent answers with the latest version it speaks; the client decides.
         if version.parse::<u16>().is_err() {

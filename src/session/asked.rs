@@ -31,13 +31,7 @@ impl Asked {
                 "`params` must be an object with `cwd` and `mcpServers`",
             ));
         };
-        let value = |key: &str| {
-            members
-                .iter()
-                .rev()
-                .find(|member| member.key == key)
-                .map(|member| member.value)
-        };
+        let value = |key: &str| splice::value(&members, key);
         let Some(cwd) = value("cwd").and_then(message::string) else {
             return Err(Failure::invalid_params(
                 "`cwd` is missing: the absolute path of the working folder, a string",

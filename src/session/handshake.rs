@@ -20,13 +20,7 @@ use crate::rpc::splice::{self, Edits};
 pub(super) fn agent_params(params: &str, plan: &VmPlan, meta: Option<&Value>) -> String {
     let mut edits = Edits::of(params);
     let members = splice::members(params).unwrap_or_default();
-    let value = |key: &str| {
-        members
-            .iter()
-            .rev()
-            .find(|member| member.key == key)
-            .map(|member| member.value)
-    };
+    let value = |key: &str| splice::value(&members, key);
     let path = |path: &Path| Value::from(path.to_string_lossy()).to_string();
     match value("cwd") {
         Some(raw) if message::string(raw).is_some_and(|raw| Path::new(&*raw) == plan.cwd) => {}

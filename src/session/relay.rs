@@ -227,10 +227,10 @@ impl Live {
         if state.is_swallowing {
             return;
         }
-        let update = members.iter().rev().find(|member| member.key == "update");
+        let update = splice::value(&members, "update");
         let kind = update.map_or_else(
             || methods::SESSION_UPDATE.into(),
-            |update| self.on_update(state, update.value),
+            |update| self.on_update(state, update),
         );
         let line = edits.apply();
         let seq = state.next_seq;
@@ -268,13 +268,7 @@ impl Live {
     /// Takes from an update what the session itself needs; returns its kind.
     fn on_update(&self, state: &mut State, update: &str) -> std::borrow::Cow<'static, str> {
         let members = splice::members(update).unwrap_or_default();
-        let value = |key: &str| {
-            members
-                .iter()
-                .rev()
-                .find(|member| member.key == key)
-                .map(|member| member.value)
-        };
+        let value = |key: &str| splice::value(&members, key);
         let Some(kind) = value("sessionUpdate").and_then(message::string) else {
             return methods::SESSION_UPDATE.into();
         };

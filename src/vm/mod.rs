@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 mod cgroup;
+pub mod disk;
 mod executable;
 pub mod guest;
 mod host;

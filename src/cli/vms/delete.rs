@@ -1,9 +1,6 @@
 //! `acpbox vms delete`: a stopped VM's disk and its entry.
 
-use std::fs::{self, File, Permissions};
-use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::fs::File;
 
 use anyhow::Context as _;
 use rustix::fs::FlockOperation;
@@ -14,6 +11,7 @@ use crate::cli::confirm::confirm;
 use crate::cli::exit::{self, Code};
 use crate::cli::output;
 use crate::store::{Store, VmRow};
+use crate::vm::disk;
 
 pub(super) async fn run(store: &Store, arguments: &VmsDeleteArguments) -> anyhow::Result<Code> {
     let row = find(store, &arguments.name).await?;
@@ -29,7 +27,8 @@ pub(super) async fn run(store: &Store, arguments: &VmsDeleteArguments) -> anyhow
     }
     // Nobody boots it while its disk goes.
     let _lock = lock(&row)?;
-    remove(&row.state_dir).with_context(|| format!("cannot delete {}", row.state_dir.display()))?;
+    disk::remove(&row.state_dir)
+        .with_context(|| format!("cannot delete {}", row.state_dir.display()))?;
     store.delete_vm(&row.name).await?;
     output::say(&format!("deleted VM `{}`", row.name));
     Ok(exit::DONE)
@@ -57,50 +56,5 @@ fn lock(row: &VmRow) -> anyhow::Result<Option<File>> {
             refuse_running(row)?;
             anyhow::bail!("VM `{}` is in use; stop it first", row.name)
         }
-    }
-}
-
-/// Removes a folder; tools leave read-only ones in it (Go's module cache), whose
-/// files cannot be removed as they are.
-fn remove(folder: &Path) -> io::Result<()> {
-    let removed = match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            open_up(folder)?;
-            fs::remove_dir_all(folder)
-        }
-        removed => removed,
-    };
-    match removed {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
-    }
-}
-
-/// Makes every folder below writable. Links are not followed.
-fn open_up(folder: &Path) -> io::Result<()> {
-    fs::set_permissions(folder, Permissions::from_mode(0o700))?;
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            open_up(&entry.path())?;
-        }
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn folders_that_forbid_it_are_removed_too() {
-        let folder = tempfile::tempdir().unwrap();
-        let disk = folder.path().join("disk");
-        fs::create_dir_all(disk.join("cache/module")).unwrap();
-        fs::write(disk.join("cache/module/file"), "x").unwrap();
-        fs::set_permissions(disk.join("cache/module"), Permissions::from_mode(0o500)).unwrap();
-        remove(&disk).unwrap();
-        assert!(!disk.exists());
-        remove(&disk).unwrap();
     }
 }
