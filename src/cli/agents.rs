@@ -67,7 +67,7 @@ fn show(context: &Context, arguments: &AgentsShowArguments) -> anyhow::Result<Co
         match &plan {
             Ok(plan) => {
                 value["vm"] = json!(plan.spec.name);
-                value["baseInstructions"] = json!(told(plan));
+                value["baseInstructions"] = json!(base_text(&Facts::of(plan)));
             }
             Err(error) => value["vmProblem"] = json!(error.to_string()),
         }
@@ -113,17 +113,6 @@ fn seen_capabilities(context: &Context, agent: &str) -> anyhow::Result<Option<Va
         let seen = store.setting(&capabilities_key(agent)).await?;
         store.close().await?;
         Ok(seen.and_then(|raw| serde_json::from_str(&raw).ok()))
-    })
-}
-
-fn told(plan: &VmPlan) -> String {
-    base_text(&Facts {
-        vm: &plan.spec.name,
-        driver: &plan.driver,
-        workspaces: &plan.spec.workspaces,
-        home: &plan.guest.home,
-        network: plan.spec.network,
-        protected: &plan.spec.protected,
     })
 }
 
@@ -173,7 +162,7 @@ fn text(info: &AgentInfo, seen: Option<&Value>, plan: &Result<VmPlan, ConfigErro
     row("instructions", &info.instructions);
     match plan {
         Ok(plan) => {
-            let told = told(plan);
+            let told = base_text(&Facts::of(plan));
             let _ = write!(
                 text,
                 "\nIn this folder it runs in VM `{}` (driver {}) and is told:\n\n{told}\n",

@@ -9,6 +9,10 @@ use jsonrpsee_types::{ErrorCode, ErrorObjectOwned};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+/// No bound on nesting, for what was checked when it came, or made here.
+/// Every level costs two bytes, so that twice this must still be a length.
+pub const ANY_DEPTH: usize = usize::MAX / 4;
+
 /// A message that borrows its line.
 #[derive(Debug)]
 pub struct Message<'a> {

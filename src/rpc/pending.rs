@@ -63,14 +63,6 @@ impl<T> Pending<T> {
         all.sort_by_key(|(id, _)| *id);
         all
     }
-
-    pub fn len(&self) -> usize {
-        self.waiting.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
-    }
 }
 
 /// Our ids are plain decimal numbers: `"1"` and `1.0` were never given out.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jsonrpsee_core::server::RpcModule;
-use jsonrpsee_types::{ErrorObjectOwned, Params};
+use jsonrpsee_types::Params;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
@@ -12,7 +12,6 @@ use super::dispatch::{Answer, Request};
 use crate::acp::extension::*;
 use crate::acp::failure::RESOURCE_NOT_FOUND;
 use crate::acp::{Failure, Phase};
-use crate::rpc::message;
 use crate::rpc::splice::{self, Edits};
 use crate::session::Host;
 use crate::session::create::Refusal;
@@ -271,10 +270,4 @@ async fn status(host: &Host, row: VmRow) -> VmStatus {
         created: row.created,
         booted: row.booted,
     }
-}
-
-/// The line of an error for a method that failed outside of any connection.
-pub fn error_line(id: &str, failure: &Failure) -> String {
-    let object: ErrorObjectOwned = failure.to_error_object();
-    message::error(id, &object)
 }

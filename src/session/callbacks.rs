@@ -111,7 +111,7 @@ impl Live {
             return;
         };
         let number = number.to_string();
-        let outward = match message::Message::parse(line.as_bytes(), usize::MAX / 4)
+        let outward = match message::Message::parse(line.as_bytes(), message::ANY_DEPTH)
             .map(|parsed| parsed.body)
         {
             Ok(message::Body::Request { id, .. }) => {

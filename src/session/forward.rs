@@ -229,14 +229,7 @@ impl Live {
                 state.record_own(batch, methods::TURN_END, &params);
                 if let Waiting::Client { id, .. } = &waiting {
                     let line = message::result(id, "{\"stopReason\":\"cancelled\"}");
-                    if let Ok(Message {
-                        text,
-                        body: Body::Response { id, outcome },
-                        ..
-                    }) = Message::parse(line.as_bytes(), self.bounds.depth)
-                    {
-                        state.answer(batch, waiting, text, id, outcome);
-                    }
+                    state.answer_with(batch, waiting, &line);
                 }
                 self.next_prompt(state, batch);
             })
@@ -297,7 +290,7 @@ impl Live {
             Some(preamble) => with_preamble(&prompt.text, &preamble),
             None => prompt.text.to_string(),
         };
-        let Ok(parsed) = Message::parse(text.as_bytes(), usize::MAX / 4) else {
+        let Ok(parsed) = Message::parse(text.as_bytes(), message::ANY_DEPTH) else {
             let failure = Failure::invalid_params("the prompt could not be read again");
             return Err(Box::new((prompt, failure)));
         };

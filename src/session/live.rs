@@ -190,10 +190,6 @@ impl Live {
         let _ = tokio::time::timeout(Duration::from_secs(5), self.over.cancelled()).await;
     }
 
-    pub fn is_in_turn(&self) -> bool {
-        self.state().turn.is_some()
-    }
-
     /// Whether a request of this client's still waits for its answer.
     pub fn owes(&self, client: &Arc<Client>) -> bool {
         let state = self.state();

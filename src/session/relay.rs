@@ -157,15 +157,8 @@ impl Live {
                         ),
                     );
                     let line = message::error(&malformed.id, &failure.to_error_object());
-                    if let Ok(Message {
-                        text,
-                        body: Body::Response { id, outcome },
-                        ..
-                    }) = Message::parse(line.as_bytes(), self.bounds.depth)
-                    {
-                        state.answer(batch, waiting, text, id, outcome);
-                        self.next_prompt(state, batch);
-                    }
+                    state.answer_with(batch, waiting, &line);
+                    self.next_prompt(state, batch);
                 }
                 let mut text = String::from_utf8_lossy(line).into_owned();
                 text.truncate(text.floor_char_boundary(8 * 1024));

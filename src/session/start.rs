@@ -109,14 +109,7 @@ impl Host {
         without_secrets.pass_env.clear();
         let base_environment =
             without_secrets.environment(&self.environment, &located, &plan.guest);
-        let facts = Facts {
-            vm: &plan.spec.name,
-            driver: &plan.driver,
-            workspaces: &plan.spec.workspaces,
-            home: &plan.guest.home,
-            network: plan.spec.network,
-            protected: &plan.spec.protected,
-        };
+        let facts = Facts::of(plan);
         let facts = (!asked.options.skip_os_instructions).then_some(&facts);
         let additional = asked.options.additional_instructions.as_deref();
         let delivery = Instructions::new(facts, additional).deliver(

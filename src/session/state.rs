@@ -11,7 +11,7 @@ use super::registry::KnownIds;
 use crate::acp::Failure;
 use crate::acp::methods::{self, response_kind};
 use crate::rpc::splice::Edits;
-use crate::rpc::{Outcome, Pending, message};
+use crate::rpc::{Body, Message, Outcome, Pending, message};
 use crate::store::{Direction, EventRow, LogLine, SessionRow};
 
 /// The longest reply that a prompt result carries in `_meta.acpbox.text`.
@@ -242,6 +242,18 @@ impl State {
             Waiting::Client { client, id, method } => {
                 self.answer_client(batch, &client, &id, &method, text, raw_id, outcome);
             }
+        }
+    }
+
+    /// [`State::answer`] with a response that acpbox made itself.
+    pub fn answer_with(&mut self, batch: &mut Batch, waiting: Waiting, line: &str) {
+        if let Ok(Message {
+            text,
+            body: Body::Response { id, outcome },
+            ..
+        }) = Message::parse(line.as_bytes(), message::ANY_DEPTH)
+        {
+            self.answer(batch, waiting, text, id, outcome);
         }
     }
 

@@ -5,6 +5,7 @@ mod delivery;
 
 use std::path::{Path, PathBuf};
 
+use crate::config::VmPlan;
 use crate::vm::Network;
 
 pub use channel::{Channel, ChannelError};
@@ -26,6 +27,20 @@ pub struct Facts<'a> {
     pub home: &'a Path,
     pub network: Network,
     pub protected: &'a [PathBuf],
+}
+
+impl<'a> Facts<'a> {
+    /// The facts of the VM that a session gets.
+    pub fn of(plan: &'a VmPlan) -> Facts<'a> {
+        Facts {
+            vm: &plan.spec.name,
+            driver: &plan.driver,
+            workspaces: &plan.spec.workspaces,
+            home: &plan.guest.home,
+            network: plan.spec.network,
+            protected: &plan.spec.protected,
+        }
+    }
 }
 
 /// The text for one session.
