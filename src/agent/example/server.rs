@@ -248,8 +248,9 @@ impl Server {
 
     fn set_mode(&self, params: SetSessionModeRequest) -> Answer {
         let session = self.session(&params.session_id.0)?;
-        session.set_mode(&params.mode_id.0)?;
-        self.save(&session);
+        if session.set_mode(&params.mode_id.0)? {
+            self.save(&session);
+        }
         Ok(raw(&SetSessionModeResponse::new()))
     }
 

@@ -105,14 +105,17 @@ impl Session {
         ]
     }
 
-    pub(super) fn set_mode(&self, mode: &str) -> Result<(), Error> {
+    /// Whether the mode is another one now.
+    pub(super) fn set_mode(&self, mode: &str) -> Result<bool, Error> {
         if ![MODE_ASK, MODE_AUTO].contains(&mode) {
             return Err(invalid(format!(
                 "there is no mode `{mode}`; the modes are `ask` and `auto`"
             )));
         }
-        mode.clone_into(&mut lock(&self.record).mode);
-        Ok(())
+        let mut record = lock(&self.record);
+        let is_new = record.mode != mode;
+        mode.clone_into(&mut record.mode);
+        Ok(is_new)
     }
 
     pub(super) fn set_config_option(&self, option: &str, value: &str) -> Result<(), Error> {
