@@ -9,6 +9,7 @@
 //! - [`acp`]: ACP's words and our own `_acpbox` types (the source of `schema/`).
 //! - [`config`]: files, flags and environment become one `Config`.
 //! - [`agent`]: the catalogue of agents, and an agent process as ACP peer.
+//! - [`transcript`]: stored events become what people and programs read.
 //! - [`session`]: the state machine, relay, permission policy and terminals.
 //! - [`server`]: dispatch and handlers for connected clients.
 //! - [`cli`]: one file per subcommand.
@@ -19,6 +20,7 @@ pub mod store;
 pub mod acp;
 pub mod config;
 pub mod agent;
+pub mod transcript;
 pub mod session;
 pub mod server;
 pub mod cli;

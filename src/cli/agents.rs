@@ -8,12 +8,12 @@ use super::args::{AgentsCommand, AgentsShowArguments, Global, JsonArguments};
 use super::context::{self, Context};
 use super::exit::{self, Code};
 use super::output::Output;
-use super::render::printable;
 use super::table;
 use crate::agent::catalog::{Agent, AgentInfo, EXAMPLE, Source};
 use crate::agent::instructions::{Facts, base_text};
 use crate::config::{ConfigError, VmPlan};
 use crate::session::start::capabilities_key;
+use crate::transcript::printable;
 use crate::vm;
 
 pub(super) fn run(global: &Global, command: &AgentsCommand) -> anyhow::Result<Code> {

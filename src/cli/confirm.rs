@@ -15,7 +15,10 @@ pub(super) fn confirm(question: &str, yes: bool) -> Result<bool, Usage> {
             "there is no terminal to ask on, so --yes must answer this: {question}"
         )));
     }
-    output::note(&format!("{} [y/N] ", super::render::printable(question)));
+    output::note(&format!(
+        "{} [y/N] ",
+        crate::transcript::printable(question)
+    ));
     let mut line = String::new();
     // An input that cannot be read agrees to nothing.
     let _ = stdin().lock().read_line(&mut line);

@@ -10,9 +10,9 @@ use super::args::{DoctorArguments, Global};
 use super::context::{self, Context};
 use super::exit::{self, Code};
 use super::output::Output;
-use super::render::printable_line;
 use super::{agents, boot_check};
 use crate::agent::catalog::AgentInfo;
+use crate::transcript::printable_line;
 use crate::vm::{self, Check, Outcome};
 
 /// How long looking through the whole database may take; large ones take longer.

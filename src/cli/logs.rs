@@ -7,11 +7,11 @@ use super::args::{Global, LogsArguments};
 use super::context::{self, Context};
 use super::exit::{self, Code};
 use super::output::Output;
-use super::render::printable;
-use super::{locks, table, transcript};
+use super::{find, locks, table};
 use crate::acp::extension::LogEntry;
 use crate::session::Registry;
 use crate::store::{LogRow, Store};
+use crate::transcript::printable;
 
 /// How often a session that is being followed is looked at.
 const TICK: Duration = Duration::from_millis(300);
@@ -24,7 +24,7 @@ pub(super) fn run(global: &Global, arguments: &LogsArguments) -> anyhow::Result<
     let lease = Registry::new(&context.config.paths.state_dir);
     context::runtime()?.block_on(async {
         let store = context.store()?;
-        let row = transcript::find(&store, &arguments.session).await?;
+        let row = find::session(&store, &arguments.session).await?;
         let lease = lease.lease_path(&row.id);
         let mut output = Output::new();
         let mut after = 0;

@@ -129,7 +129,7 @@ impl Stream {
 
 /// Says something on standard error, harmless for a terminal whoever wrote it.
 pub(super) fn say(text: &str) {
-    eprintln!("acpbox: {}", super::render::printable(text));
+    eprintln!("acpbox: {}", crate::transcript::printable(text));
 }
 
 /// Prints styled text on standard error; styles go where they are not wanted.

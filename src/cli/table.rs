@@ -3,7 +3,7 @@
 use comfy_table::{Cell, ColumnConstraint, ContentArrangement, Row, Table};
 
 use super::output::Output;
-use super::render::printable_line;
+use crate::transcript::printable_line;
 
 /// A row's cells, cleaned of what a terminal would obey.
 pub(super) type Cells = Vec<String>;

@@ -6,10 +6,8 @@
 
 mod snapshots;
 
-use acpbox::cli::render::{
-    MarkdownRenderer, TerminalOptions, TerminalRenderer, markdown, terminal,
-};
 use acpbox::store::{Direction, EventRow};
+use acpbox::transcript::{MarkdownRenderer, TerminalOptions, TerminalRenderer, markdown, terminal};
 use serde_json::{Value, json};
 
 #[test]

@@ -11,22 +11,43 @@ mod names;
 mod source;
 
 /// Rooms, lowest first, each with those that it may import.
-const IMPORTS: [(&str, &[&str]); 9] = [
+const IMPORTS: [(&str, &[&str]); 10] = [
     ("rpc", &[]),
     ("vm", &[]),
     ("store", &[]),
     ("acp", &[]),
     ("config", &["vm"]),
     ("agent", &["rpc", "vm", "acp", "config"]),
-    ("session", &["rpc", "vm", "store", "acp", "config", "agent"]),
+    ("transcript", &["rpc", "store", "acp"]),
+    (
+        "session",
+        &["rpc", "vm", "store", "acp", "config", "agent", "transcript"],
+    ),
     (
         "server",
-        &["rpc", "vm", "store", "acp", "config", "agent", "session"],
+        &[
+            "rpc",
+            "vm",
+            "store",
+            "acp",
+            "config",
+            "agent",
+            "transcript",
+            "session",
+        ],
     ),
     (
         "cli",
         &[
-            "rpc", "vm", "store", "acp", "config", "agent", "session", "server",
+            "rpc",
+            "vm",
+            "store",
+            "acp",
+            "config",
+            "agent",
+            "transcript",
+            "session",
+            "server",
         ],
     ),
 ];

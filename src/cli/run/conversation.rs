@@ -20,13 +20,13 @@ use crate::acp::methods;
 use crate::cli::client::{Client, Incoming};
 use crate::cli::exit::{self, Code};
 use crate::cli::output;
-use crate::cli::render::printable_line;
-use crate::cli::transcript::Follower;
 use crate::rpc::{message, splice};
 use crate::server::Server;
 use crate::session::Host;
 use crate::session::handshake::own_info;
 use crate::store::SessionRow;
+use crate::transcript::Follower;
+use crate::transcript::printable_line;
 
 /// How often the transcript is looked at when nothing is sent: what acpbox does
 /// for an agent by itself, as running its commands, is not announced.

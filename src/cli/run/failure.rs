@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use crate::acp::failure::{AUTH_REQUIRED, FailureData};
 use crate::acp::{Failure, Phase};
-use crate::cli::render::printable_line;
 use crate::rpc::{message, splice};
+use crate::transcript::printable_line;
 
 /// An error object as a failure: acpbox's own says its phase, an agent's does not.
 pub(super) fn failure_of(error: &str) -> Failure {

@@ -22,7 +22,7 @@ use std::time::Duration;
 use super::args::{Global, RunArguments};
 use super::context::{self, Context};
 use super::exit::{Code, Usage};
-use super::{locks, transcript};
+use super::{find, locks};
 use crate::session::Host;
 use crate::store::SessionRow;
 use consent::Consent;
@@ -97,7 +97,7 @@ fn folder(asked: Option<PathBuf>) -> anyhow::Result<PathBuf> {
 
 /// The stored session to go on with.
 async fn stored(host: &Host, given: &str, arguments: &RunArguments) -> anyhow::Result<SessionRow> {
-    let row = transcript::find(&host.store, given).await?;
+    let row = find::session(&host.store, given).await?;
     let differs =
         |asked: &Option<String>, kept: &str| asked.as_deref().is_some_and(|asked| asked != kept);
     if differs(&arguments.agent, &row.agent) || differs(&arguments.vm, &row.vm) {

@@ -8,10 +8,10 @@ use serde_json::value::RawValue;
 use crate::acp::methods;
 use crate::cli::args::Format;
 use crate::cli::output::{self, Stream};
-use crate::cli::render::{TerminalOptions, TerminalRenderer, printable};
 use crate::rpc::{message, splice};
 use crate::server::extension;
 use crate::store::{Direction, EventRow};
+use crate::transcript::{TerminalOptions, TerminalRenderer, printable};
 
 /// The longest reply that the one object of `json` carries, in bytes.
 const REPLY_BYTES: usize = 64 * 1024 * 1024;

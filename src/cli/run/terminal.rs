@@ -10,7 +10,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::consent::{Choice, refusing};
 use crate::cli::output;
-use crate::cli::render::printable_line;
+use crate::transcript::printable_line;
 
 /// The longest line that a terminal hands over.
 const LINE_BYTES: usize = 4096;

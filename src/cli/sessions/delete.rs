@@ -4,16 +4,16 @@ use super::Desk;
 use crate::cli::args::SessionsDeleteArguments;
 use crate::cli::confirm::confirm;
 use crate::cli::exit::{self, Code};
+use crate::cli::find;
 use crate::cli::output;
-use crate::cli::render::printable_line;
-use crate::cli::transcript;
 use crate::store::SessionRow;
+use crate::transcript::printable_line;
 
 pub(super) async fn run(desk: &Desk, arguments: &SessionsDeleteArguments) -> anyhow::Result<Code> {
     // All are looked up before any is deleted: a wrong id then costs nothing.
     let mut rows: Vec<SessionRow> = Vec::new();
     for id in &arguments.ids {
-        let row = transcript::find(&desk.store, id).await?;
+        let row = find::session(&desk.store, id).await?;
         if let Some(holder) = desk.holder(&row.id) {
             anyhow::bail!(
                 "session {} is live in process {holder}; end that one first",

@@ -12,15 +12,16 @@ use serde_json::value::RawValue;
 use super::Desk;
 use crate::cli::args::{ExportFormat, SessionsExportArguments};
 use crate::cli::exit::{self, Code, Usage};
+use crate::cli::find;
 use crate::cli::output::{self, Output};
-use crate::cli::render::{MarkdownRenderer, printable_line};
 use crate::cli::table::local_time;
-use crate::cli::transcript::{self, Follower};
 use crate::server::extension;
 use crate::store::SessionRow;
+use crate::transcript::Follower;
+use crate::transcript::{MarkdownRenderer, printable_line};
 
 pub(super) async fn run(desk: &Desk, arguments: &SessionsExportArguments) -> anyhow::Result<Code> {
-    let row = transcript::find(&desk.store, &arguments.id).await?;
+    let row = find::session(&desk.store, &arguments.id).await?;
     let mut target = match &arguments.output {
         Some(path) => Target::file(path)?,
         None => Target::Stdout(Output::new()),

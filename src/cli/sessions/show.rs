@@ -5,18 +5,19 @@ use serde_json::value::RawValue;
 use super::Desk;
 use crate::cli::args::SessionsShowArguments;
 use crate::cli::exit::{self, Code};
+use crate::cli::find;
 use crate::cli::output::{self, Output};
-use crate::cli::render::{TerminalOptions, TerminalRenderer, printable_line};
 use crate::cli::table::local_time;
-use crate::cli::transcript::{self, Follower};
 use crate::server::extension;
 use crate::store::SessionRow;
+use crate::transcript::Follower;
+use crate::transcript::{TerminalOptions, TerminalRenderer, printable_line};
 
 /// Columns of text where no terminal says how many: long lines of tools are cut.
 const PIPE_WIDTH: usize = 120;
 
 pub(super) async fn run(desk: &Desk, arguments: &SessionsShowArguments) -> anyhow::Result<Code> {
-    let row = transcript::find(&desk.store, &arguments.id).await?;
+    let row = find::session(&desk.store, &arguments.id).await?;
     let mut output = Output::new();
     if arguments.json {
         json(desk, &row, &mut output).await?;

@@ -1,6 +1,6 @@
-//! A transcript for people: as text for a terminal, or as Markdown.
+//! Stored events become what people and programs read: text for a terminal, Markdown.
 //!
-//! Pure: events in, text out. The way is [`EventRow`](crate::store::EventRow) →
+//! Rendering is pure: events in, text out. The way is [`EventRow`](crate::store::EventRow) →
 //! `lenient` (JSON, however odd, with every string made [`printable`]) →
 //! `timeline` (items, with answers and updates in their places) → `terminal` or
 //! `markdown`. Nothing that an agent sends makes it fail.
@@ -14,7 +14,9 @@ mod content;
 mod notes;
 mod diff;
 mod lenient;
+mod follower;
 
+pub use follower::Follower;
 pub use markdown::{MarkdownRenderer, markdown};
 pub use printable::{printable, printable_line};
 pub use terminal::{TerminalOptions, TerminalRenderer, terminal};
