@@ -304,7 +304,7 @@ fn another_users_client_is_turned_away() {
             open(folder, 0o755);
         }
     }
-    let program = "use IO::Socket::UNIX; my $s = IO::Socket::UNIX->new(Peer => $ARGV[0]) or die qq(connect: $!); \
+    let program = "use IO::Socket::UNIX; $SIG{PIPE} = 'IGNORE'; my $s = IO::Socket::UNIX->new(Peer => $ARGV[0]) or die qq(connect: $!); \
         print $s qq({\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"initialize\",\"params\":{\"protocolVersion\":1}}\\n); $s->flush; \
         my $l = <$s>; print defined $l ? $l : qq(closed);";
     let output = std::os::unix::process::CommandExt::uid(&mut Command::new("perl"), 65534)
