@@ -3,7 +3,7 @@
 //! Rendering is pure: events in, text out. The way is [`EventRow`](crate::store::EventRow) →
 //! `lenient` (JSON, however odd, with every string made [`printable`]) →
 //! `timeline` (items, with answers and updates in their places) → `terminal` or
-//! `markdown`. Nothing that an agent sends makes it fail.
+//! `markdown`. For searching it is `lenient` → [`documents`]. Nothing that an agent sends makes it fail.
 
 mod printable;
 mod terminal;
@@ -15,6 +15,7 @@ mod notes;
 mod diff;
 mod lenient;
 mod follower;
+pub mod documents;
 
 pub use follower::Follower;
 pub use markdown::{MarkdownRenderer, markdown};
