@@ -1,6 +1,6 @@
 //! What clients talk to: [`connection`] reads one client's messages, [`dispatch`]
 //! sends each where it belongs, [`initialize`], [`sessions`] and
-//! [`authenticate`] answer ACP's methods, [`extension`] our own.
+//! [`authenticate`] answer ACP's methods, [`extension`] and [`search`] our own.
 
 pub mod connection;
 pub mod dispatch;
@@ -8,6 +8,7 @@ pub mod initialize;
 pub mod sessions;
 pub mod authenticate;
 pub mod extension;
+pub mod search;
 
 use std::sync::Arc;
 
