@@ -201,7 +201,8 @@ pub struct SearchHit {
     pub session_id: String,
     /// The event where the text begins; 0 for a title.
     pub seq: i64,
-    /// `prompt`, `message`, `thought`, `tool` (a tool call's title and paths) or `title`.
+    /// `prompt`, `message`, `thought`, `tool` (a tool call's title and paths) or
+    /// `title`, where nothing else of the session was found.
     pub kind: String,
     /// Milliseconds since 1970.
     pub time: i64,

@@ -140,6 +140,9 @@ fn candidates(
                 }
                 Admission::Over => return Ok((found, None)),
             }
+            if id % NUMBERS == 0 && promote_others(&mut found, id / NUMBERS, filter) {
+                continue;
+            }
             let candidate = document.query_row([id], |row| {
                 Ok(Candidate {
                     id,
@@ -170,13 +173,27 @@ fn score(filter: &SearchFilter, candidate: &Candidate) -> f64 {
         let count = *count as f64;
         count / (count + damping)
     });
-    let kind = filter
-        .weights
-        .iter()
-        .find(|(kind, _)| *kind == candidate.kind);
     let age = filter.now.saturating_sub(candidate.time).max(0) as f64;
     let recency = 1.0 + (-age / RECENT_MILLISECONDS).exp2();
-    terms.sum::<f64>() * kind.map_or(1.0, |(_, weight)| *weight) * recency
+    terms.sum::<f64>() * weight(filter, &candidate.kind) * recency
+}
+
+fn weight(filter: &SearchFilter, kind: &str) -> f64 {
+    let weight = filter.weights.iter().find(|(named, _)| *named == kind);
+    weight.map_or(1.0, |(_, weight)| *weight)
+}
+
+/// A title is shown with every hit of its session: where there are others, it
+/// only lifts them. Often it is the beginning of the first prompt anyway.
+fn promote_others(found: &mut [Candidate], key: i64, filter: &SearchFilter) -> bool {
+    // The title comes last of a session's documents.
+    let others = found.iter_mut().rev();
+    let mut others = others
+        .take_while(|other| other.id / NUMBERS == key)
+        .peekable();
+    let are_there = others.peek().is_some();
+    others.for_each(|other| other.score *= weight(filter, TITLE));
+    are_there
 }
 
 /// Which sessions are looked into.

@@ -19,7 +19,11 @@ pub struct SnippetPart {
 /// The stretch of `text` with the most `places` in it, on one line, `…` where
 /// it is cut.
 pub(super) fn snippet(text: &str, places: &[Range<usize>]) -> Vec<SnippetPart> {
-    let start = cut_before(text, best(text, places).unwrap_or(0));
+    let is_short = after(text, 0, CHARACTERS) == text.len();
+    let start = match best(text, places) {
+        Some(best) if !is_short => cut_before(text, best),
+        _ => 0,
+    };
     let mut parts = Parts::default();
     if start > 0 {
         parts.push("…", false);
