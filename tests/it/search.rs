@@ -241,7 +241,7 @@ fn a_turn_that_goes_on_is_found_and_its_half_words_do_not_stay() {
     client.notify("_test/go", json!({"sessionId": session}));
     client.expect("session/update");
     let whole = ("message".to_owned(), "whole [halfway] there".to_owned());
-    assert_eq!(found(&mut client, "halfway"), [whole.clone()]);
+    assert_eq!(found(&mut client, "halfway"), std::slice::from_ref(&whole));
     client.notify("_test/go", json!({"sessionId": session}));
     client.answer(id).unwrap();
     assert_eq!(found(&mut client, "halfway"), [whole]);
