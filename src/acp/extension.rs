@@ -151,6 +151,77 @@ pub struct Event {
     pub message: Box<RawValue>,
 }
 
+/// `_acpbox/session/search`: finds words in all transcripts. Starts nothing.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SearchRequest {
+    /// Words that must all occur in one message, tool call or title. Words in
+    /// double quotes must stand together, as must those of `src/main.rs` or
+    /// `snake_case`; `*` at the end of a word stands for the rest of it. Nothing
+    /// else has a meaning. Case and accents do not matter. At most 1,000 bytes
+    /// and 32 words.
+    pub query: String,
+    /// Only this session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_id: Option<String>,
+    /// Only sessions whose working folder this is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<PathBuf>,
+    /// Only sessions with this agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+    /// At most so many, 1 to 100; 20 if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+    /// `nextCursor` of the page before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SearchResponse {
+    /// The best first: how often the words occur for the length of the text,
+    /// what kind it is, how recent it is. The newest thousand matches are ranked
+    /// against each other, later pages go on with older ones. Of one session
+    /// there are at most the newest 20, unless `sessionId` names it.
+    pub hits: Vec<SearchHit>,
+    /// Absent on the last page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+    /// Some transcripts could not be made searchable in time: there may be more
+    /// to be found later.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub incomplete: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SearchHit {
+    pub session_id: String,
+    /// The event where the text begins; 0 for a title.
+    pub seq: i64,
+    /// `prompt`, `message`, `thought`, `tool` (a tool call's title and paths) or
+    /// `title`, where nothing else of the session was found.
+    pub kind: String,
+    /// Milliseconds since 1970.
+    pub time: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    pub agent: String,
+    pub cwd: PathBuf,
+    /// Some 200 characters of the text on one line, in pieces.
+    pub snippet: Vec<SnippetPart>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct SnippetPart {
+    pub text: String,
+    /// Whether this piece is what was looked for.
+    #[serde(rename = "match", default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_match: bool,
+}
+
 /// `_acpbox/agent/logs`: what the agent wrote to stderr.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -182,6 +182,13 @@ const METHODS: &[Method] = &[
         result_name: "EventsResponse",
     },
     Method {
+        name: "_acpbox/session/search",
+        summary: "Finds words in all transcripts, or in some. Starts nothing.",
+        params: schema_of::<SearchRequest>,
+        result: schema_of::<SearchResponse>,
+        result_name: "SearchResponse",
+    },
+    Method {
         name: "_acpbox/agent/logs",
         summary: "What a session's agent wrote to stderr.",
         params: schema_of::<LogsRequest>,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::index::Indexer;
 use super::registry::Registry;
 use super::vms::Vms;
 use crate::agent::catalog::Catalog;
@@ -16,6 +17,7 @@ pub struct Host {
     pub store: Store,
     pub vms: Vms,
     pub registry: Registry,
+    pub indexer: Indexer,
 }
 
 /// The limits that a live session needs.
@@ -59,6 +61,7 @@ impl Host {
     ) -> Arc<Host> {
         let vms = Vms::new(store.clone(), executable);
         let registry = Registry::new(&config.paths.state_dir);
+        let indexer = Indexer::start(store.clone());
         Arc::new(Host {
             config,
             environment,
@@ -66,6 +69,7 @@ impl Host {
             store,
             vms,
             registry,
+            indexer,
         })
     }
 
@@ -74,6 +78,7 @@ impl Host {
         let live = self.registry.all();
         futures::future::join_all(live.iter().map(|live| live.close())).await;
         self.vms.stop_all().await;
+        self.indexer.stop().await;
         if let Err(error) = self.store.close().await {
             tracing::error!(%error, "the database could not be closed");
         }

@@ -8,7 +8,7 @@
 //! - `rows`, `error`: what goes in and comes out.
 //! - `open`, `schema`: the file, its pragmas and its tables.
 //! - `writer`, `database`, `readers`: who runs statements, and when.
-//! - `sessions`, `events`, `logs`, `vms`, `delete`: the statements, by table.
+//! - `sessions`, `events`, `logs`, `vms`, `search`, `delete`: the statements, by table.
 
 mod rows;
 mod error;
@@ -22,6 +22,7 @@ mod events;
 mod logs;
 mod vms;
 mod paths;
+mod search;
 mod delete;
 
 use std::ops::ControlFlow;
@@ -33,9 +34,11 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use error::StoreError;
 pub use rows::{
-    Deleted, Direction, EventPage, EventRef, EventRow, LogLine, LogRow, SessionFilter, SessionRow,
-    VmRow,
+    Deleted, Direction, Document, EventPage, EventRef, EventRow, IndexStep, Indexed, LogLine,
+    LogRow, SearchCursor, SearchFilter, SearchHit, SearchPage, SessionFilter, SessionRow,
+    UnindexedSession, VmRow,
 };
+pub use search::{QueryError, SearchQuery, SnippetPart, TITLE};
 
 use database::Database;
 use error::Fault;
@@ -216,6 +219,38 @@ impl Store {
         self.readers
             .read(move |connection| logs::page(connection, &session, after, limit))
             .await
+    }
+
+    /// Sessions with events or a title that no search finds yet, the newest
+    /// first, with a key below `below`.
+    pub async fn unindexed(
+        &self,
+        below: i64,
+        limit: usize,
+    ) -> Result<Vec<UnindexedSession>, StoreError> {
+        self.readers
+            .read(move |connection| search::unindexed(connection, below, limit))
+            .await
+    }
+
+    /// Adds documents to a session, and its title. False, with nothing done,
+    /// where another did it first or the session is gone.
+    pub async fn index(&self, step: IndexStep) -> Result<bool, StoreError> {
+        let step = search::Prepared::new(step);
+        self.write(move |database| step.run(database)).await
+    }
+
+    /// Finds documents by their words.
+    pub async fn search(&self, filter: SearchFilter) -> Result<SearchPage, StoreError> {
+        self.readers
+            .read(move |connection| search::page(connection, &filter))
+            .await
+    }
+
+    /// Waits until something durable was committed since the last call: a turn
+    /// has ended, as a rule. For one who waits.
+    pub async fn synced(&self) {
+        self.shared.synced.notified().await;
     }
 
     /// A small named value (agent capabilities seen, …).

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::oneshot;
@@ -92,6 +93,8 @@ pub(super) struct Shared {
     core: Mutex<Option<Core>>,
     /// Jobs that were sent and are not answered yet.
     waiting: AtomicUsize,
+    /// Told after each commit that was to be durable.
+    pub(super) synced: Notify,
 }
 
 struct Core {
@@ -112,6 +115,7 @@ impl Shared {
                 unsynced: true,
             })),
             waiting: AtomicUsize::new(0),
+            synced: Notify::new(),
         })
     }
 
@@ -338,6 +342,9 @@ impl Writer {
         }
         core.database.commit()?;
         core.unsynced = !durable;
+        if durable {
+            self.shared.synced.notify_one();
+        }
         Ok(())
     }
 
