@@ -53,7 +53,13 @@ impl Purge {
             "SELECT number FROM logs WHERE session = ?1 ORDER BY number LIMIT 1 OFFSET ?2",
             "DELETE FROM logs WHERE session = ?1 AND number < ?2",
         )?;
-        let done = events + log_lines == 0;
+        let turns = remove_some(
+            database,
+            self.key,
+            "SELECT prompt FROM turns WHERE session = ?1 ORDER BY prompt LIMIT 1 OFFSET ?2",
+            "DELETE FROM turns WHERE session = ?1 AND prompt < ?2",
+        )?;
+        let done = events + log_lines + turns == 0;
         if done {
             database
                 .statement("DELETE FROM doomed WHERE session = ?1")?
