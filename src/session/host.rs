@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::registry::Registry;
+use super::restarts::Restarts;
 use super::vms::Vms;
 use crate::agent::catalog::Catalog;
 use crate::config::{Config, Environment, Limits};
@@ -16,6 +17,7 @@ pub struct Host {
     pub store: Store,
     pub vms: Vms,
     pub registry: Registry,
+    pub restarts: Arc<Restarts>,
 }
 
 /// The limits that a live session needs.
@@ -24,11 +26,13 @@ pub struct Bounds {
     pub line_bytes: usize,
     pub depth: usize,
     pub pending_requests: usize,
+    pub queued_prompts: usize,
     pub stderr_bytes: u64,
     pub terminal_bytes: usize,
     pub initialize_timeout: Duration,
     pub session_timeout: Duration,
     pub cancel_grace: Duration,
+    pub stop_grace: Duration,
     pub exit_grace: Duration,
 }
 
@@ -38,11 +42,13 @@ impl From<&Limits> for Bounds {
             line_bytes: limits.line_bytes,
             depth: limits.depth,
             pending_requests: limits.pending_requests,
+            queued_prompts: limits.queued_prompts,
             stderr_bytes: limits.stderr_bytes as u64,
             terminal_bytes: limits.terminal_bytes,
             initialize_timeout: limits.initialize_timeout,
             session_timeout: limits.session_timeout,
             cancel_grace: limits.cancel_grace,
+            stop_grace: limits.stop_grace,
             exit_grace: limits.exit_grace,
         }
     }
@@ -59,6 +65,7 @@ impl Host {
     ) -> Arc<Host> {
         let vms = Vms::new(store.clone(), executable);
         let registry = Registry::new(&config.paths.state_dir);
+        let restarts = Arc::new(Restarts::new(&config.limits));
         Arc::new(Host {
             config,
             environment,
@@ -66,6 +73,7 @@ impl Host {
             store,
             vms,
             registry,
+            restarts,
         })
     }
 
