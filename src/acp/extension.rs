@@ -33,6 +33,30 @@ pub struct SessionOptions {
     pub after: Option<i64>,
 }
 
+/// `_meta.acpbox` of `session/prompt`. Not passed on to the agent.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PromptOptions {
+    /// What becomes of the prompt while another one's turn runs.
+    #[serde(default)]
+    pub when_busy: WhenBusy,
+    /// The client's own name for this prompt, 1 to 255 bytes: a prompt that
+    /// comes again with the same key is not run again, but gets the same answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255))]
+    pub idempotency_key: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenBusy {
+    /// It waits for its turn.
+    #[default]
+    Queue,
+    /// It is answered with an error.
+    Refuse,
+}
+
 /// `clientCapabilities._meta.acpbox`: what a client wants beyond ACP.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -60,6 +84,9 @@ pub struct PromptMeta {
     pub text_truncated: bool,
     /// The number of the turn's last event, which is this result.
     pub last_seq: i64,
+    /// Whether this is the stored result of an earlier prompt with the same key.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub repeated: bool,
 }
 
 /// `_meta.acpbox` of the results of `session/new`, `session/load` and `session/resume`.
@@ -321,6 +348,9 @@ pub struct AgentExit {
     pub code: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
+    /// Why acpbox ended it, where it did so for a fault of the agent's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// Whether it was ended because its session was closed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub closed: bool,
@@ -334,6 +364,8 @@ pub struct AgentExit {
 #[serde(rename_all = "camelCase")]
 pub struct TurnEnd {
     pub session_id: String,
+    /// The number of the prompt's event.
+    pub prompt_seq: i64,
     pub reason: TurnEndReason,
     pub detail: String,
 }
@@ -347,6 +379,8 @@ pub enum TurnEndReason {
     AgentExit,
     /// acpbox was told to stop.
     Shutdown,
+    /// acpbox itself was killed; found out when the session was used again.
+    Interrupted,
 }
 
 /// Event `_acpbox/permission/denied`: a request found nobody to answer it.

@@ -137,6 +137,11 @@ const PARTS: &[Part] = &[
         add: schema_of::<UpdateMeta>,
     },
     Part {
+        name: "promptOptions",
+        place: "`_meta.acpbox` of `session/prompt`",
+        add: schema_of::<PromptOptions>,
+    },
+    Part {
         name: "promptMeta",
         place: "`_meta.acpbox` of the result of `session/prompt`",
         add: schema_of::<PromptMeta>,

@@ -56,7 +56,13 @@ impl Purge {
             "DELETE FROM logs WHERE session = ?1 AND number < ?2",
         )?;
         let documents = search::remove_some(database, self.key)?;
-        let done = events + log_lines + documents == 0;
+        let turns = remove_some(
+            database,
+            self.key,
+            "SELECT prompt FROM turns WHERE session = ?1 ORDER BY prompt LIMIT 1 OFFSET ?2",
+            "DELETE FROM turns WHERE session = ?1 AND prompt < ?2",
+        )?;
+        let done = events + log_lines + documents + turns == 0;
         if done {
             database
                 .statement("DELETE FROM doomed WHERE session = ?1")?

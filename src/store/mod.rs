@@ -8,7 +8,7 @@
 //! - `rows`, `error`: what goes in and comes out.
 //! - `open`, `schema`: the file, its pragmas and its tables.
 //! - `writer`, `database`, `readers`: who runs statements, and when.
-//! - `sessions`, `events`, `logs`, `vms`, `search`, `delete`: the statements, by table.
+//! - `sessions`, `events`, `turns`, `logs`, `vms`, `search`, `delete`: the statements, by table.
 
 mod rows;
 mod error;
@@ -19,6 +19,7 @@ mod database;
 mod readers;
 mod sessions;
 mod events;
+mod turns;
 mod logs;
 mod vms;
 mod paths;
@@ -35,7 +36,7 @@ use tokio::sync::{mpsc, oneshot};
 pub use error::StoreError;
 pub use rows::{
     Deleted, Direction, Document, EventPage, EventRef, EventRow, IndexStep, Indexed, LogLine,
-    LogRow, SearchCursor, SearchFilter, SearchHit, SearchPage, SessionFilter, SessionRow,
+    LogRow, SearchCursor, SearchFilter, SearchHit, SearchPage, SessionFilter, SessionRow, TurnRow,
     UnindexedSession, VmRow,
 };
 pub use search::{QueryError, SearchQuery, SnippetPart, TITLE};
@@ -195,6 +196,28 @@ impl Store {
             .await
     }
 
+    /// The turn of the prompt that a client gave this key.
+    pub async fn turn_of_key(
+        &self,
+        session: &str,
+        key: &str,
+    ) -> Result<Option<TurnRow>, StoreError> {
+        let (session, key) = (session.to_owned(), key.to_owned());
+        self.readers
+            .read(move |connection| turns::of_key(connection, &session, &key))
+            .await
+    }
+
+    /// The session's turns that have no end, oldest first: those of whoever
+    /// drives it, or left so by a process that was killed. As many as may wait
+    /// in a session.
+    pub async fn open_turns(&self, session: &str) -> Result<Vec<TurnRow>, StoreError> {
+        let session = session.to_owned();
+        self.readers
+            .read(move |connection| turns::open(connection, &session))
+            .await
+    }
+
     /// Appends lines of an agent's stderr (or noise on its stdout), keeping
     /// only the newest `keep_bytes` per session, and the last line in any case.
     pub async fn append_log(
@@ -345,13 +368,25 @@ impl Permit<'_> {
         events: Vec<EventRow>,
         durable: bool,
     ) -> BoxFuture<'static, Result<(), StoreError>> {
-        if !durable && self.shared.append_at_once(&events) {
+        self.append_with_turns(events, Vec::new(), durable)
+    }
+
+    /// [`Permit::append`], with what the events begin and end. A turn's first
+    /// row makes it; later ones add what they know.
+    pub fn append_with_turns(
+        self,
+        events: Vec<EventRow>,
+        turns: Vec<TurnRow>,
+        durable: bool,
+    ) -> BoxFuture<'static, Result<(), StoreError>> {
+        if !durable && self.shared.append_at_once(&events, &turns) {
             return Box::pin(std::future::ready(Ok(())));
         }
         let (reply, answer) = oneshot::channel();
         self.shared.job_sent();
         self.place.send(Job::Append {
             events,
+            turns,
             durable,
             reply,
         });

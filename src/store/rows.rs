@@ -69,6 +69,21 @@ pub struct EventPage {
     pub kinds: Vec<String>,
 }
 
+/// A prompt and what became of it, as numbers of events of its session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TurnRow {
+    /// The public session id.
+    pub session: Arc<str>,
+    /// The prompt's own event.
+    pub prompt: i64,
+    /// The first event that can be of its turn; absent while it waits for one.
+    pub first: Option<i64>,
+    /// The event that ended it; absent until then.
+    pub last: Option<i64>,
+    /// The client's own name for the request, at most one prompt's in a session.
+    pub key: Option<Box<str>>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionRow {
     pub id: String,
