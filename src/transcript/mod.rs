@@ -1,13 +1,15 @@
-//! Stored events become what people and programs read: text for a terminal, Markdown.
+//! Stored events become what people and programs read: text for a terminal,
+//! Markdown, HTML.
 //!
 //! Rendering is pure: events in, text out. The way is [`EventRow`](crate::store::EventRow) →
 //! `lenient` (JSON, however odd, with every string made [`printable`]) →
-//! `timeline` (items, with answers and updates in their places) → `terminal` or
-//! `markdown`. Nothing that an agent sends makes it fail.
+//! `timeline` (items, with answers and updates in their places) → `terminal`,
+//! `markdown` or `html`. Nothing that an agent sends makes it fail.
 
 mod printable;
 mod terminal;
 mod markdown;
+mod html;
 mod timeline;
 mod item;
 mod content;
@@ -17,6 +19,7 @@ mod lenient;
 mod follower;
 
 pub use follower::Follower;
+pub use html::{CONTENT_SECURITY_POLICY, Fragment, HtmlRenderer, Page, STYLE};
 pub use markdown::{MarkdownRenderer, markdown};
 pub use printable::{printable, printable_line};
 pub use terminal::{TerminalOptions, TerminalRenderer, terminal};
