@@ -28,5 +28,8 @@ mod scripted;
 mod store;
 mod vm;
 mod render;
+mod html;
+mod import;
+mod replay_command;
 mod tidy;
 mod editors;

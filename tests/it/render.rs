@@ -159,41 +159,6 @@ fn nothing_that_controls_a_terminal_comes_through() {
 
 #[test]
 fn no_message_makes_it_fail() {
-    // Every event with every member of it missing or of another type in turn.
-    fn variants(value: &Value) -> Vec<Value> {
-        let mut all = vec![
-            json!(null),
-            json!(7),
-            json!("text"),
-            json!([[]]),
-            json!({"type": "x"}),
-        ];
-        match value {
-            Value::Object(members) => {
-                for key in members.keys() {
-                    for variant in variants(&members[key]) {
-                        let mut changed = members.clone();
-                        changed[key] = variant;
-                        all.push(Value::Object(changed));
-                    }
-                    let mut less = members.clone();
-                    less.remove(key);
-                    all.push(Value::Object(less));
-                }
-            }
-            Value::Array(values) => {
-                for (index, value) in values.iter().enumerate() {
-                    for variant in variants(value) {
-                        let mut changed = values.clone();
-                        changed[index] = variant;
-                        all.push(Value::Array(changed));
-                    }
-                }
-            }
-            _ => {}
-        }
-        all
-    }
     let mut terminal = TerminalRenderer::new(TerminalOptions {
         width: 3,
         ..TerminalOptions::default()
@@ -274,7 +239,43 @@ fn what_is_not_wanted_is_left_out() {
     }
 }
 
-fn every_kind() -> Vec<EventRow> {
+/// A message with every member of it missing or of another type in turn.
+pub fn variants(value: &Value) -> Vec<Value> {
+    let mut all = vec![
+        json!(null),
+        json!(7),
+        json!("text"),
+        json!([[]]),
+        json!({"type": "x"}),
+    ];
+    match value {
+        Value::Object(members) => {
+            for key in members.keys() {
+                for variant in variants(&members[key]) {
+                    let mut changed = members.clone();
+                    changed[key] = variant;
+                    all.push(Value::Object(changed));
+                }
+                let mut less = members.clone();
+                less.remove(key);
+                all.push(Value::Object(less));
+            }
+        }
+        Value::Array(values) => {
+            for (index, value) in values.iter().enumerate() {
+                for variant in variants(value) {
+                    let mut changed = values.clone();
+                    changed[index] = variant;
+                    all.push(Value::Array(changed));
+                }
+            }
+        }
+        _ => {}
+    }
+    all
+}
+
+pub fn every_kind() -> Vec<EventRow> {
     let lines = include_str!("../fixtures/every-kind.jsonl").lines();
     let rows = lines.zip(1..).map(|(line, seq)| {
         let line: Value = serde_json::from_str(line).unwrap();
@@ -312,7 +313,7 @@ fn message(text: &str) -> EventRow {
     )
 }
 
-fn row() -> EventRow {
+pub fn row() -> EventRow {
     EventRow {
         session: "s".into(),
         seq: 1,

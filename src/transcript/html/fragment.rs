@@ -57,7 +57,7 @@ impl Fragments {
     pub(super) fn prompt(&mut self, place: Place, number: u64, blocks: &[Block]) {
         let mut html = self.open("article", "prompt", place, place);
         let link = self.link(place);
-        let _ = write!(html, "<h2>Prompt {number}</h2>{link}");
+        let _ = write!(html, "{link}<h2>Prompt {number}</h2>");
         self.blocks(blocks, markdown::plain, &mut html);
         html.push_str("</article>\n");
         self.push(place, place, html);
@@ -91,7 +91,7 @@ impl Fragments {
         let link = self.link(first);
         match voice {
             Voice::User | Voice::Plan => {
-                let _ = write!(html, "<h3>{name}</h3>{link}");
+                let _ = write!(html, "{link}<h3>{name}</h3>");
             }
             _ => html.push_str(&link),
         }
@@ -117,15 +117,17 @@ impl Fragments {
             escaped(kind),
             escaped(&tool.title)
         );
+        summary.push_str("<span class=\"when\">");
         let took = between(place, last);
         if tool.status.is_final() && took >= Duration::from_millis(100) {
             let _ = write!(
                 summary,
-                " <span class=\"took\">{}</span>",
+                "<span class=\"took\">{}</span> ",
                 escape::duration(took)
             );
         }
         summary.push_str(&escape::time(place.time, &self.zone));
+        summary.push_str("</span>");
         let is_blank = |content: &ToolContent| matches!(content, ToolContent::Block(Block::Text(text)) if text.trim().is_empty());
         if tool.content.iter().all(is_blank) {
             let mut html = self.open("div", &format!("tool {word}"), place, last);
@@ -162,7 +164,7 @@ impl Fragments {
     pub(super) fn plan(&mut self, place: Place, entries: &[PlanEntry]) {
         let mut html = self.open("section", "plan", place, place);
         let link = self.link(place);
-        let _ = write!(html, "<h3>Plan</h3>{link}<ul>");
+        let _ = write!(html, "{link}<h3>Plan</h3><ul>");
         for entry in entries {
             let (word, symbol) = status(entry.status);
             let _ = write!(
@@ -223,8 +225,8 @@ impl Fragments {
             None => format!(
                 "{}{}{}</p>\n",
                 self.open("p", "note", place, place),
-                escaped(note),
-                self.link(place)
+                self.link(place),
+                escaped(note)
             ),
         };
         self.push(place, place, html);
@@ -257,6 +259,7 @@ impl Fragments {
         let is_usual = matches!(reason, "end_turn" | "");
         let class = if is_usual { "turn-end" } else { "turn-end cut" };
         let mut html = self.open("p", class, place, place);
+        html.push_str(&self.link(place));
         html.push_str("<span class=\"label\">");
         match is_usual {
             true => html.push_str("Turn ended"),
@@ -271,7 +274,6 @@ impl Fragments {
         if let Some(usage) = usage {
             let _ = write!(html, " · {}", escaped(usage));
         }
-        html.push_str(&self.link(place));
         html.push_str("</p>\n");
         self.push(place, place, html);
     }
@@ -359,7 +361,8 @@ fn preview(blocks: &[Block]) -> String {
     });
     let text = text.unwrap_or_default().trim_start();
     let line = text.lines().next().unwrap_or_default();
-    let line = line.trim_matches(['*', '#', ' ', '`', '_']);
+    let line = line.replace("**", "").replace('`', "");
+    let line = line.trim_matches(['*', '#', ' ', '_']);
     match line.char_indices().nth(PREVIEW_CHARACTERS) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line.to_owned(),

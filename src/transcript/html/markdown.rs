@@ -31,6 +31,7 @@ pub(super) fn render(text: &str, html: &mut String) {
         deep: 0,
         alignments: Vec::new(),
         column: 0,
+        is_head: false,
         links: 0,
     };
     writer.html.push_str("<div class=\"text\" dir=\"auto\">");
@@ -52,6 +53,7 @@ struct Writer<'a> {
     deep: usize,
     alignments: Vec<Alignment>,
     column: usize,
+    is_head: bool,
     /// Links that are open: one within another is no link.
     links: usize,
 }
@@ -126,12 +128,9 @@ impl Writer<'_> {
                 let open = "<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"table\"><table>";
                 (open, "</table></div>")
             }
-            Tag::TableHead => {
+            Tag::TableHead | Tag::TableRow => {
                 self.column = 0;
-                ("<tr class=\"head\">", "</tr>")
-            }
-            Tag::TableRow => {
-                self.column = 0;
+                self.is_head = matches!(tag, Tag::TableHead);
                 ("<tr>", "</tr>")
             }
             Tag::TableCell => self.cell(),
@@ -186,12 +185,17 @@ impl Writer<'_> {
     fn cell(&mut self) -> (&'static str, &'static str) {
         let alignment = self.alignments.get(self.column);
         self.column += 1;
-        let open = match alignment {
-            Some(Alignment::Right) => "<td class=\"right\">",
-            Some(Alignment::Center) => "<td class=\"center\">",
-            _ => "<td>",
+        let (element, close) = match self.is_head {
+            true => ("th scope=\"col\"", "</th>"),
+            false => ("td", "</td>"),
         };
-        (open, "</td>")
+        let class = match alignment {
+            Some(Alignment::Right) => " class=\"right\"",
+            Some(Alignment::Center) => " class=\"center\"",
+            _ => "",
+        };
+        let _ = write!(self.html, "<{element}{class}>");
+        ("", close)
     }
 
     /// Opens a link, or for a target that none may have a mere note of it.
@@ -242,7 +246,7 @@ mod tests {
         check(
             "|a|b|\n|-|-:|\n|1|2|",
             "<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"table\"><table>\
-             <tr class=\"head\"><td>a</td><td class=\"right\">b</td></tr>\
+             <tr><th scope=\"col\">a</th><th scope=\"col\" class=\"right\">b</th></tr>\
              <tr><td>1</td><td class=\"right\">2</td></tr></table></div>",
         );
         check(

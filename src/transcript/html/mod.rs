@@ -30,7 +30,7 @@ const MESSAGE_BYTES: usize = 512 * 1024;
 const MESSAGE_BLOCKS: usize = 200;
 
 /// Base64 of all pictures of one transcript: browsers hold the whole page.
-const PICTURE_CHARACTERS: usize = 48 * 1024 * 1024;
+const PICTURE_CHARACTERS: usize = 32 * 1024 * 1024;
 
 /// Takes events in order and gives fragments for [`Page`], each whole in itself.
 pub struct HtmlRenderer {

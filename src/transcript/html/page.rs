@@ -11,7 +11,7 @@ pub const STYLE: &str = include_str!("style.css");
 
 /// No script, no request, no form; no style but [`STYLE`], whose hash a test compares.
 pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; \
-    style-src 'sha256-KzaWQP4q/K/l2Dn8qSkERkIh2xDQ8n1dXoqkmrA8NS4='; \
+    style-src 'sha256-Y1kfF2+IJP/bl297uHV3TiNHazxG0NECFkamOoTP3N0='; \
     img-src data:; base-uri 'none'; form-action 'none'";
 
 /// What stands at the top.
