@@ -211,6 +211,40 @@ fn what_is_held_back_for_a_tool_call_is_bounded() {
 }
 
 #[test]
+fn a_tool_call_that_was_not_waited_for_is_shown_again_when_it_ends() {
+    let update = |status: &str| {
+        let content = json!([{"type": "content", "content": {"type": "text", "text": status}}]);
+        agent(
+            "tool_call_update",
+            json!({"method": "session/update", "params": {"update":
+            {"sessionUpdate": "tool_call_update", "toolCallId": "t", "status": status, "content": content}}}),
+        )
+    };
+    // Once there are too many bytes behind it, once the turn is over before it.
+    let end = agent(
+        "session/prompt:result",
+        json!({"result": {"stopReason": "cancelled"}}),
+    );
+    for (behind, shown) in [
+        (vec![message(&"x".repeat(9 << 20)); 4], 36 << 20),
+        (vec![end], 0),
+    ] {
+        let mut events = vec![update("in_progress")];
+        events.extend(behind);
+        events.extend([update("failed"), update("failed")]);
+        let mut renderer = TerminalRenderer::new(TerminalOptions::default());
+        let mut text = String::new();
+        for event in &events {
+            renderer.feed(event, &mut text).unwrap();
+        }
+        renderer.finish(&mut text).unwrap();
+        assert_eq!(text.matches('x').count(), shown);
+        assert_eq!(text.matches("◐ tool t\n  in_progress").count(), 1);
+        assert_eq!(text.matches("✗ tool t\n  failed").count(), 1);
+    }
+}
+
+#[test]
 fn what_is_not_wanted_is_left_out() {
     let options = TerminalOptions {
         prompts: false,

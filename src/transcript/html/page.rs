@@ -11,7 +11,7 @@ pub const STYLE: &str = include_str!("style.css");
 
 /// No script, no request, no form; no style but [`STYLE`], whose hash a test compares.
 pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; \
-    style-src 'sha256-Y1kfF2+IJP/bl297uHV3TiNHazxG0NECFkamOoTP3N0='; \
+    style-src 'sha256-+rwQk4ki0vipm9CJ6cJvioikjowGBoxmrham9gNHNiY='; \
     img-src data:; base-uri 'none'; form-action 'none'";
 
 /// What stands at the top.

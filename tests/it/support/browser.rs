@@ -163,8 +163,9 @@ impl Browser {
             .collect()
     }
 
+    /// Calls a method of the protocol; its result.
     #[track_caller]
-    fn call(&mut self, method: &str, params: Value) -> Value {
+    pub fn call(&mut self, method: &str, params: Value) -> Value {
         self.last_id += 1;
         let id = self.last_id;
         let mut message = json!({"id": id, "method": method, "params": params});
