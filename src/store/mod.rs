@@ -120,6 +120,24 @@ impl Store {
             .await
     }
 
+    /// Gives a session that was created as `importing` its id and state, and so
+    /// makes it seen. False if a session of that id exists.
+    pub async fn publish_session(
+        &self,
+        staged: &str,
+        id: &str,
+        state: &str,
+    ) -> Result<bool, StoreError> {
+        let (staged, id, state) = (staged.to_owned(), id.to_owned(), state.to_owned());
+        self.write(move |database| sessions::publish(database, &staged, &id, &state))
+            .await
+    }
+
+    /// The ids of sessions that are `importing`; a lease tells whether still.
+    pub async fn staged_sessions(&self) -> Result<Vec<String>, StoreError> {
+        self.readers.read(sessions::staged).await
+    }
+
     pub async fn session(&self, id: &str) -> Result<Option<SessionRow>, StoreError> {
         let id = id.to_owned();
         self.readers

@@ -96,7 +96,7 @@ pub struct SessionRow {
     /// Milliseconds since 1970.
     pub created: i64,
     pub updated: i64,
-    /// `open`, `closed`.
+    /// `open`, `closed`; `importing` ones are in no list.
     pub state: String,
     /// How it was created, as JSON: directories, MCP servers, environment names, instructions.
     pub options: String,

@@ -30,5 +30,8 @@ mod search;
 mod store;
 mod vm;
 mod render;
+mod html;
+mod import;
+mod replay_command;
 mod tidy;
 mod editors;
