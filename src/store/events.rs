@@ -124,6 +124,6 @@ fn unreadable(column: usize) -> rusqlite::Error {
     rusqlite::Error::InvalidColumnType(column, "raw".into(), rusqlite::types::Type::Null)
 }
 
-fn json_array(kinds: &[String]) -> String {
-    serde_json::Value::from(kinds).to_string()
+pub(super) fn json_array(texts: &[String]) -> String {
+    serde_json::Value::from(texts).to_string()
 }
