@@ -7,7 +7,8 @@
 //! [`terminal`]), [`log`] what an agent says besides, [`ending`] how it ends;
 //! [`asked`] what a client wants, [`handshake`] how that is put to an
 //! agent, [`start`] how one is started; [`create`], [`restore`] and [`replay`] begin a session;
-//! [`registry`] finds it; [`usage`] adds up what it used.
+//! [`registry`] finds it, [`leases`] tells who drives it; [`usage`] adds up what it
+//! used; [`removal`] deletes it, and [`retention`] decides when.
 
 pub mod host;
 pub mod vms;
@@ -28,7 +29,10 @@ pub mod create;
 pub mod restore;
 pub mod replay;
 pub mod registry;
+pub mod leases;
 pub mod usage;
+pub mod removal;
+pub mod retention;
 
 pub use client::{Client, Offer};
 pub use host::Host;
