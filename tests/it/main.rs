@@ -30,3 +30,4 @@ mod vm;
 mod render;
 mod tidy;
 mod editors;
+mod keeping;
