@@ -78,7 +78,11 @@ const KNOWN: &[Known] = &[
     Known {
         agent: "opencode",
         folders: &[(".local/share/opencode/storage", 3)],
-        shared: &[(".local/share/opencode", "opencode.db")],
+        // Its own `opencode session delete` leaves traces in both.
+        shared: &[
+            (".local/share/opencode", "opencode.db"),
+            (".local/share/opencode", "log"),
+        ],
     },
     Known {
         agent: "pi",

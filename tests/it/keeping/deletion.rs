@@ -154,7 +154,16 @@ fn the_files_of_a_stopped_pi_are_removed() {
 
 #[test]
 fn what_codex_keeps_of_all_sessions_is_named() {
-    let mut two = two("codex", peers::codex);
+    what_is_left_is_named("codex", peers::codex);
+}
+
+#[test]
+fn what_opencode_keeps_of_all_sessions_is_named() {
+    what_is_left_is_named("opencode", peers::opencode);
+}
+
+fn what_is_left_is_named(name: &str, launcher: Launcher) {
+    let mut two = two(name, launcher);
     let params = json!({"sessionId": two.sessions[0]});
     let answer = two.acpbox.request("session/delete", params);
     let ours = &answer["_meta"]["acpbox"];
@@ -163,14 +172,19 @@ fn what_codex_keeps_of_all_sessions_is_named() {
         ours["removed"]["agentFiles"].as_u64() >= Some(1),
         "{answer}"
     );
-    let kept = ours["kept"].to_string();
-    assert!(kept.contains("~/.codex/state_"), "{answer}");
-    // Only what was named has it still.
-    for path in holding(&two.disk, CANARY) {
-        let name = path.file_name().unwrap().to_string_lossy();
-        let name = name.trim_end_matches("-wal");
-        assert!(kept.contains(name), "{} was not named", path.display());
+    let kept: Vec<PathBuf> = (ours["kept"].as_array().unwrap().iter())
+        .filter_map(|kept| kept.as_str()?.strip_prefix("~/")?.split_once(": "))
+        .map(|(path, _)| two.disk.join("home").join(path))
+        .collect();
+    let left = holding(&two.disk, CANARY);
+    assert!(!left.is_empty(), "{name} leaves nothing; say so in README");
+    for path in left {
+        let text = path.to_string_lossy();
+        let path = Path::new(text.trim_end_matches("-wal"));
+        let is_named = kept.iter().any(|kept| path.starts_with(kept));
+        assert!(is_named, "{} was not named: {answer}", path.display());
     }
+    two.check_other();
 }
 
 #[test]

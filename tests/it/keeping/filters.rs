@@ -13,7 +13,7 @@ fn ten() -> Vec<(SessionRow, usize)> {
     let one = |number: i64| SessionRow {
         agent: if number % 2 == 0 { "even" } else { "odd" }.into(),
         vm: format!("vm{}", number % 3),
-        cwd: format!("/work/{}", number % 5).into(),
+        cwd: format!("/sources/{}", number % 5).into(),
         title: Some(format!("Title {number} of 100% Work")),
         state: if number < 5 { "closed" } else { "open" }.into(),
         ..row(&format!("s{number}"), days_ago(10 - number) - 60_000)
@@ -44,7 +44,7 @@ fn the_limit_of_a_list_applies_after_all_filters() {
         &["--since", "5d", "--until", "2d", "--agent", "odd"],
         &["s7"],
     );
-    check(&["--cwd", "/work/3", "--until", "3d"], &["s3"]);
+    check(&["--cwd", "/sources/3", "--until", "3d"], &["s3"]);
     check(&["--title", "tITLE 7"], &["s7"]);
     check(&["--title", "0% w", "--limit", "1"], &["s9"]);
     check(&["--title", "%7%"], &[]);
@@ -113,7 +113,7 @@ fn clients_filter_their_list_by_meta() {
     check(json!({"state": "closed", "agent": "odd"}), &["s3", "s1"]);
     check(json!({"since": "4d", "until": "1d", "vm": "vm1"}), &["s7"]);
     check(json!({"until": "1971-01-01T00:00:00Z"}), &[]);
-    let params = json!({"cwd": "/work/1", "_meta": {"acpbox": {"agent": "even"}, "theirs": 1}});
+    let params = json!({"cwd": "/sources/1", "_meta": {"acpbox": {"agent": "even"}, "theirs": 1}});
     assert_eq!(ids(&mut client, params), ["s6"]);
     for (ours, word) in [
         (json!({"state": "asleep"}), "unknown variant `asleep`"),
