@@ -139,6 +139,8 @@ pub(super) enum SessionsCommand {
     Import(SessionsImportArguments),
     /// Delete sessions with all that is stored of them.
     Delete(SessionsDeleteArguments),
+    /// Delete the longest unused sessions, down to the limits of `[retention]`.
+    Prune(SessionsPruneArguments),
 }
 
 #[derive(Debug, Clone, Args)]
@@ -152,6 +154,21 @@ pub(super) struct SessionsListArguments {
     /// Only sessions with this agent.
     #[arg(long, value_name = "NAME")]
     pub(super) agent: Option<String>,
+    /// Only sessions in this VM.
+    #[arg(long, value_name = "NAME")]
+    pub(super) vm: Option<String>,
+    /// Only sessions in this state.
+    #[arg(long, value_enum)]
+    pub(super) state: Option<StateName>,
+    /// Only sessions last used at or after this: `7d` ago, `2026-11-01` or an RFC 3339 time.
+    #[arg(long, value_name = "TIME")]
+    pub(super) since: Option<String>,
+    /// Only sessions last used before this.
+    #[arg(long, value_name = "TIME")]
+    pub(super) until: Option<String>,
+    /// Only sessions with this in their title.
+    #[arg(long, value_name = "TEXT")]
+    pub(super) title: Option<String>,
     /// At most so many.
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) limit: u32,
@@ -180,6 +197,36 @@ pub(super) struct SessionsSearchArguments {
     /// At most so many.
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(super) limit: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum StateName {
+    /// Its agent runs, in some acpbox process.
+    Live,
+    /// Its client or its process ended without closing it.
+    Open,
+    Closed,
+}
+
+/// The limits are those of `[retention]` in the configuration, and of the flags
+/// over them. Live sessions stay.
+#[derive(Debug, Clone, Args)]
+pub(super) struct SessionsPruneArguments {
+    /// Only say what would be deleted.
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Do not ask.
+    #[arg(long, short)]
+    pub(super) yes: bool,
+    /// Delete sessions that were not used for so long, such as `90d`.
+    #[arg(long, value_name = "DURATION")]
+    pub(super) max_age: Option<String>,
+    /// Keep at most so many sessions.
+    #[arg(long, value_name = "N")]
+    pub(super) max_sessions: Option<u64>,
+    /// Let the database use at most so much, such as `10GiB`.
+    #[arg(long, value_name = "SIZE")]
+    pub(super) max_bytes: Option<String>,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -164,6 +164,35 @@ impl Store {
             .await
     }
 
+    /// Longest unused first, beginning above this (`updated`, `id`).
+    pub async fn oldest_sessions(
+        &self,
+        above: Option<(i64, String)>,
+        limit: usize,
+    ) -> Result<Vec<SessionRow>, StoreError> {
+        self.readers
+            .read(move |connection| sessions::oldest(connection, above.as_ref(), limit))
+            .await
+    }
+
+    pub async fn count_sessions(&self) -> Result<u64, StoreError> {
+        self.readers.read(sessions::count).await
+    }
+
+    /// What deleting a session frees at most, in bytes, estimated from the lengths
+    /// of its rows.
+    pub async fn session_bytes(&self, id: &str) -> Result<u64, StoreError> {
+        let id = id.to_owned();
+        self.readers
+            .read(move |connection| sessions::bytes(connection, &id))
+            .await
+    }
+
+    /// The pages of the file that are in use, in bytes. Reads no row.
+    pub async fn used_bytes(&self) -> Result<u64, StoreError> {
+        self.readers.read(sessions::used_bytes).await
+    }
+
     /// Removes a session with its events and logs, overwriting their pages.
     /// `None` if there was none. The session is out of sight at once; this ends
     /// when its last row is overwritten, and others write meanwhile.

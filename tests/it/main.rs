@@ -35,3 +35,4 @@ mod import;
 mod replay_command;
 mod tidy;
 mod editors;
+mod keeping;

@@ -21,7 +21,7 @@ use crate::cli::exit::{self, Code, Usage};
 use crate::cli::output::{self, Output};
 use crate::rpc::message::{self, Message};
 use crate::rpc::splice::{self, Edits};
-use crate::store::{Direction, EventRow, SessionRow};
+use crate::store::{Direction, EventRow, SessionFilter, SessionRow};
 
 /// The version of the format; the first line of an export names it.
 const FORMAT: &str = "1";
@@ -58,6 +58,19 @@ pub(super) async fn run(desk: &Desk, arguments: &SessionsImportArguments) -> any
     if desk.store.session(&id).await?.is_some() {
         return Err(exists().into());
     }
+    // Two sessions must not go on with one of the agent's, nor delete its files.
+    let twins = SessionFilter {
+        agent_session: row.agent_session.clone(),
+        limit: 1,
+        ..SessionFilter::default()
+    };
+    let is_shared = row.agent_session.is_some() && !desk.store.sessions(twins).await?.is_empty();
+    let row = SessionRow {
+        agent_session: row
+            .agent_session
+            .filter(|_| !is_shared && !arguments.new_id),
+        ..row
+    };
     let staged = format!("import-{}", Uuid::now_v7());
     // Tells this import from one that was killed.
     let _lease = desk.registry.lease(&staged)?;
@@ -253,6 +266,7 @@ fn header(line: &str) -> Result<SessionRow, String> {
             "null" => "{}".into(),
             options => options.into(),
         },
+        usage: "{}".into(),
     })
 }
 

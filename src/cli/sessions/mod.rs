@@ -8,6 +8,7 @@ mod replay;
 mod export;
 mod import;
 mod delete;
+mod prune;
 
 use std::path::Path;
 
@@ -17,9 +18,10 @@ use super::args::{Global, SessionsCommand};
 use super::context::{self, Context};
 use super::exit::Code;
 use super::locks;
+use crate::acp::extension::SessionUsage;
 use crate::config::Limits;
 use crate::server::sessions::timestamp;
-use crate::session::Registry;
+use crate::session::{Registry, usage};
 use crate::store::{SessionRow, Store};
 
 pub(super) fn run(global: &Global, command: &SessionsCommand) -> anyhow::Result<Code> {
@@ -39,6 +41,9 @@ pub(super) fn run(global: &Global, command: &SessionsCommand) -> anyhow::Result<
             SessionsCommand::Export(arguments) => export::run(&desk, arguments).await?,
             SessionsCommand::Import(arguments) => import::run(&desk, arguments).await?,
             SessionsCommand::Delete(arguments) => delete::run(&desk, arguments).await?,
+            SessionsCommand::Prune(arguments) => {
+                prune::run(&desk, &context.config.retention, arguments).await?
+            }
         };
         store.close().await?;
         Ok(code)
@@ -60,7 +65,12 @@ impl Desk {
     }
 
     fn info<'a>(&self, row: &'a SessionRow) -> SessionInfo<'a> {
-        let holder = self.holder(&row.id);
+        SessionInfo::new(row, self.holder(&row.id))
+    }
+}
+
+impl<'a> SessionInfo<'a> {
+    fn new(row: &'a SessionRow, holder: Option<u32>) -> SessionInfo<'a> {
         SessionInfo {
             session_id: &row.id,
             agent: &row.agent,
@@ -71,6 +81,7 @@ impl Desk {
             updated_at: timestamp(row.updated),
             state: if holder.is_some() { "live" } else { &row.state },
             holder,
+            usage: usage::shown(&row.usage),
         }
     }
 }
@@ -92,4 +103,6 @@ struct SessionInfo<'a> {
     /// The process in which it is live.
     #[serde(skip_serializing_if = "Option::is_none")]
     holder: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<SessionUsage>,
 }
