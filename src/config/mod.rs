@@ -10,6 +10,7 @@ mod limits;
 mod paths;
 mod plan;
 mod protected;
+mod restore;
 mod units;
 mod vm;
 mod workspace;
@@ -24,6 +25,7 @@ pub use limits::Limits;
 pub use paths::Paths;
 pub use plan::{GUEST_HOME, Guest, VmPlan};
 pub use protected::DEFAULT_PROTECTED;
+pub use restore::Restore;
 pub use units::{parse_duration, parse_size};
 pub use vm::VmSettings;
 
@@ -44,6 +46,7 @@ pub struct Config {
     /// `[agents.NAME]`, as written; the catalogue merges it with the built-in agents.
     pub agents: BTreeMap<String, AgentSettings>,
     pub limits: Limits,
+    pub restore: Restore,
     /// `[vms.default]`: what every VM gets.
     vm_defaults: VmSettings,
     /// The other `[vms.NAME]`, merged over the defaults.
@@ -133,6 +136,7 @@ impl Config {
                 .unwrap_or_else(|| DEFAULT_AGENT.to_owned()),
             default_vm: overrides.vm.clone().or(file.defaults.vm),
             limits: file.limits,
+            restore: file.restore,
             agents,
             vm_defaults,
             vms,

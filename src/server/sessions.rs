@@ -11,6 +11,7 @@ use crate::acp::methods;
 use crate::acp::{Failure, Phase};
 use crate::rpc::{message, splice};
 use crate::session::create::Refusal;
+use crate::session::kept::forked_from;
 use crate::store::{SessionFilter, SessionRow};
 
 /// Sessions on one page of `session/list`.
@@ -37,6 +38,17 @@ impl Connection {
         let params = request.params();
         let host = &self.server.host;
         host.reconnect(&self.client, request.id(), params, with_replay)
+            .await?;
+        Ok(Answer::Sent)
+    }
+
+    pub(super) async fn session_fork(
+        self: Arc<Self>,
+        request: Arc<Request>,
+    ) -> Result<Answer, Refusal> {
+        let params = request.params();
+        let host = &self.server.host;
+        host.fork_session(&self.client, &request.text, request.id(), params)
             .await?;
         Ok(Answer::Sent)
     }
@@ -92,6 +104,9 @@ impl Connection {
                 "createdAt": timestamp(row.created),
             } },
         });
+        if let Some(from) = forked_from(row) {
+            info["_meta"]["acpbox"]["forkedFrom"] = json!(from);
+        }
         if let Some(title) = &row.title {
             info["title"] = title.as_str().into();
         }

@@ -206,6 +206,7 @@ impl Host {
                 vm: live.vm_name.clone(),
                 last_seq: state.next_seq,
                 restored: None,
+                forked_from: None,
                 warnings,
             };
             let shown = announced(&result, &state.public_id(), &meta);

@@ -286,8 +286,8 @@ impl Live {
         prompt: QueuedPrompt,
         room: Option<Room>,
     ) -> Result<(), Box<(QueuedPrompt, Failure)>> {
-        let text = match state.first_prompt.take() {
-            Some(preamble) => with_preamble(&prompt.text, &preamble),
+        let text = match &state.first_prompt {
+            Some(preamble) => with_preamble(&prompt.text, preamble),
             None => prompt.text.to_string(),
         };
         let Ok(parsed) = Message::parse(text.as_bytes(), message::ANY_DEPTH) else {
@@ -305,6 +305,7 @@ impl Live {
         };
         match self.send_request(state, waiting, &text, id, params, room) {
             Ok(request) => {
+                state.first_prompt = None;
                 state.turn = Some(Turn {
                     request,
                     text: String::new(),

@@ -6,8 +6,10 @@
 //! the way to it, [`callbacks`] what acpbox answers an agent itself ([`roots`],
 //! [`terminal`]), [`log`] what an agent says besides, [`ending`] how it ends;
 //! [`asked`] what a client wants, [`handshake`] how that is put to an
-//! agent, [`start`] how one is started; [`create`], [`restore`] and [`replay`] begin a session;
-//! [`registry`] finds it.
+//! agent, [`start`] how one is started; [`create`], [`restore`], [`fork`] and [`replay`] begin a
+//! session; [`comeback`] gives an agent its conversation back, with what was [`kept`] of its
+//! creation, its [`settings`] (from what is [`offered`]) and, where it does not remember, a
+//! [`preamble`]; [`registry`] finds it.
 
 pub mod host;
 pub mod vms;
@@ -26,6 +28,12 @@ pub mod handshake;
 pub mod start;
 pub mod create;
 pub mod restore;
+pub mod fork;
+pub mod comeback;
+pub mod kept;
+pub mod settings;
+pub mod offered;
+pub mod preamble;
 pub mod replay;
 pub mod registry;
 

@@ -15,8 +15,10 @@ mod notes;
 mod diff;
 mod lenient;
 mod follower;
+mod preamble;
 
 pub use follower::Follower;
 pub use markdown::{MarkdownRenderer, markdown};
+pub use preamble::{PREAMBLE_KINDS, Preamble, preamble, preamble_weight};
 pub use printable::{printable, printable_line};
 pub use terminal::{TerminalOptions, TerminalRenderer, terminal};
