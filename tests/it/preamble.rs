@@ -191,7 +191,7 @@ fn the_size_of_a_history_is_configurable_and_bounded() {
     assert_eq!(note["bytes"], blocks[0].len());
     assert!(blocks[0].len() <= 2048 && blocks[0].len() > 1500);
     assert!(blocks[0].contains("\nthe task\n") && blocks[0].contains("word 1999,"));
-    assert_eq!(note["toSeq"], 2004, "{note}");
+    assert_eq!(note["toSeq"], 2003, "{note}");
     let setup = Setup::new().config("[restore]\npreamble_bytes = 100\n");
     let output = setup.command().output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -5,17 +5,12 @@
 //! can end the frame or pass for one of its labels. It keeps the first prompt and
 //! the newest messages. Thoughts are left out, a tool call is one line.
 
-use std::collections::HashMap;
-use std::fmt::Write;
-
-use serde_json::Value;
+mod entries;
 
 use crate::rpc::splice;
-use crate::store::{Direction, EventRow};
+use crate::store::EventRow;
 
-use super::content::{self, brief, line, list, text};
-use super::item::Block;
-use super::{lenient, printable_line};
+use entries::{Entries, TOOL_CHARACTERS, Voice};
 
 /// The kinds of events that a preamble is made of.
 pub const PREAMBLE_KINDS: [&str; 7] = [
@@ -35,9 +30,6 @@ const OPENING: &str = "<conversation-history>\n\
     The user's new message comes after the closing tag.\n";
 const CLOSING: &str = "</conversation-history>\n";
 const GAP: &str = "[earlier messages are left out]\n";
-
-/// Characters of a tool call's title, and of its result.
-const TOOL_CHARACTERS: usize = 200;
 
 /// The history, and what it tells of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,237 +132,12 @@ pub fn preamble_weight(event: &EventRow) -> usize {
     }
 }
 
-#[derive(Default)]
-struct Entries {
-    list: Vec<Entry>,
-    /// Where each tool call of this turn stands.
-    tools: HashMap<String, usize>,
-    message: Option<String>,
-}
-
-struct Entry {
-    from_seq: i64,
-    to_seq: i64,
-    voice: Voice,
-    body: String,
-    tool: Tool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Voice {
-    User,
-    Assistant,
-    Tool,
-    Note,
-}
-
-#[derive(Default)]
-struct Tool {
-    kind: String,
-    title: String,
-    status: String,
-    result: String,
-}
-
-impl Entries {
-    fn feed(&mut self, event: &EventRow) {
-        let Some(message) = lenient::read(&event.raw) else {
-            return;
-        };
-        let params = message.get("params").unwrap_or(&Value::Null);
-        let update = params.get("update").unwrap_or(&Value::Null);
-        match event.kind.as_ref() {
-            "session/prompt" if event.direction == Direction::Client => {
-                self.tools.clear();
-                let body = words(params.get("prompt"));
-                self.push(event.seq, Voice::User, body);
-            }
-            "agent_message_chunk" => self.chunk(event.seq, update),
-            "tool_call" | "tool_call_update" => self.tool(event.seq, update),
-            "session/prompt:result" => match text(&message["result"], "stopReason") {
-                "end_turn" | "" => {}
-                reason => {
-                    let body = format!("the turn ended: {}", printable_line(reason));
-                    self.push(event.seq, Voice::Note, body);
-                }
-            },
-            "session/prompt:error" => {
-                let body = format!("the turn failed: {}", line(&message["error"], "message"));
-                self.push(event.seq, Voice::Note, body);
-            }
-            "_acpbox/turn/end" => {
-                let body = format!("the turn ended: {}", line(params, "reason"));
-                self.push(event.seq, Voice::Note, body);
-            }
-            _ => {}
-        }
-    }
-
-    fn chunk(&mut self, seq: i64, update: &Value) {
-        let words = words(update.get("content"));
-        let message = update.get("messageId").map(brief);
-        match self.list.last_mut() {
-            Some(last) if last.voice == Voice::Assistant => {
-                if message != self.message && !last.body.ends_with('\n') {
-                    last.body.push('\n');
-                }
-                last.body.push_str(&words);
-                last.to_seq = seq;
-            }
-            _ => self.push(seq, Voice::Assistant, words),
-        }
-        self.message = message;
-    }
-
-    fn tool(&mut self, seq: i64, update: &Value) {
-        let id = line(update, "toolCallId");
-        let at = match self.tools.get(&id) {
-            Some(at) => *at,
-            None => {
-                self.push(seq, Voice::Tool, String::new());
-                self.tools.insert(id, self.list.len() - 1);
-                self.list.len() - 1
-            }
-        };
-        self.list[at].to_seq = seq;
-        self.list[at].tool.update(update);
-    }
-
-    fn push(&mut self, seq: i64, voice: Voice, body: String) {
-        self.list.push(Entry {
-            from_seq: seq,
-            to_seq: seq,
-            voice,
-            body,
-            tool: Tool::default(),
-        });
-    }
-}
-
-impl Tool {
-    /// Takes over what an update says; what it leaves out stays.
-    fn update(&mut self, update: &Value) {
-        let take = |into: &mut String, member: &str| {
-            let said = line(update, member);
-            if !said.is_empty() {
-                *into = cut(&said);
-            }
-        };
-        take(&mut self.kind, "kind");
-        take(&mut self.title, "title");
-        take(&mut self.status, "status");
-        let content = list(update, "content");
-        let said = content.iter().find_map(|content| {
-            let said = match text(content, "type") {
-                "diff" => format!("changed {}", line(content, "path")),
-                "terminal" => return None,
-                _ => printable_line(&words(content.get("content"))),
-            };
-            (!said.is_empty()).then_some(said)
-        });
-        let said = said.or_else(|| match update.get("rawOutput") {
-            Some(Value::Null) | None => None,
-            Some(output) => Some(brief(output)),
-        });
-        if let Some(said) = said {
-            self.result = cut(&said);
-        }
-    }
-
-    fn in_words(&self) -> String {
-        let mut words = format!("{} {}", self.kind, self.title).trim().to_owned();
-        if !self.status.is_empty() {
-            let _ = write!(words, " ({})", self.status.replace('_', " "));
-        }
-        if !self.result.is_empty() {
-            let _ = write!(words, ": {}", self.result);
-        }
-        words
-    }
-}
-
-impl Entry {
-    /// With its label, in at most about `bytes`.
-    fn render(&self, bytes: usize) -> String {
-        let (label, body) = match self.voice {
-            Voice::User => ("user", None),
-            Voice::Assistant => ("assistant", None),
-            Voice::Note => ("note", None),
-            Voice::Tool => ("tool", Some(self.tool.in_words())),
-        };
-        let body = harmless(body.as_deref().unwrap_or(&self.body).trim());
-        let labels = 2 * (label.len() + "<history->".len()) + 4;
-        let body = shortened(&body, bytes.saturating_sub(labels));
-        match self.voice {
-            Voice::User | Voice::Assistant => {
-                format!("<history-{label}>\n{body}\n</history-{label}>\n")
-            }
-            _ => format!("<history-{label}>{body}</history-{label}>\n"),
-        }
-    }
-}
-
-fn words(content: Option<&Value>) -> String {
-    let mut all = String::new();
-    for block in content::blocks(content) {
-        match block {
-            Block::Text(words) => all.push_str(&words),
-            Block::Placeholder(words) => {
-                if !all.is_empty() && !all.ends_with('\n') {
-                    all.push('\n');
-                }
-                all.push_str(&words);
-                all.push('\n');
-            }
-        }
-    }
-    all
-}
-
-/// The text with the frame's own tags taken apart: nothing said in a
-/// conversation ends its record, or passes for somebody else's words.
-fn harmless(text: &str) -> String {
-    const OWN: [&str; 2] = ["conversation-history", "history-"];
-    let mut clean = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find('<') {
-        clean.push_str(&rest[..at]);
-        rest = &rest[at + 1..];
-        let name = rest.trim_start_matches(|next: char| next == '/' || next.is_whitespace());
-        let is_own = |own: &&str| {
-            let begins = name.get(..own.len());
-            begins.is_some_and(|begins| begins.eq_ignore_ascii_case(own))
-        };
-        clean.push_str(if OWN.iter().any(is_own) { "&lt;" } else { "<" });
-    }
-    clean.push_str(rest);
-    clean
-}
-
-/// The beginning and the end of a text that is too long.
-fn shortened(text: &str, bytes: usize) -> String {
-    const CUT: &str = "\n[…]\n";
-    if text.len() <= bytes {
-        return text.to_owned();
-    }
-    let room = bytes.saturating_sub(CUT.len());
-    let head = text.floor_char_boundary(room * 2 / 3);
-    let tail = text.ceil_char_boundary(text.len() - (room - head).min(text.len()));
-    format!("{}{CUT}{}", &text[..head], &text[tail..])
-}
-
-fn cut(line: &str) -> String {
-    match line.char_indices().nth(TOOL_CHARACTERS) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
+    use crate::store::Direction;
 
     fn event(seq: i64, kind: &'static str, message: &Value) -> EventRow {
         let direction = match kind {
@@ -459,7 +226,6 @@ mod tests {
         assert!(text.ends_with("</conversation-history>\n"), "{text}");
         assert_eq!(text.matches("<history-user>").count(), 1);
         assert_eq!(text.matches("&lt;").count(), 4, "{text}");
-        assert_eq!(harmless("a < b </div> é<ü"), "a < b </div> é<ü");
     }
 
     #[test]
