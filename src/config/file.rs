@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::limits::Limits;
 use super::restore::Restore;
+use super::server::ServerSettings;
 use super::{ConfigError, units};
 
 /// `config.toml`. Every key is optional.
@@ -21,6 +22,7 @@ pub(super) struct File {
     pub(super) vms: BTreeMap<String, Vm>,
     pub(super) limits: Limits,
     pub(super) restore: Restore,
+    pub(super) server: ServerSettings,
 }
 
 /// What is used when neither a flag nor the client says otherwise.

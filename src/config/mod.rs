@@ -11,6 +11,7 @@ mod paths;
 mod plan;
 mod protected;
 mod restore;
+mod server;
 mod units;
 mod vm;
 mod workspace;
@@ -26,6 +27,7 @@ pub use paths::Paths;
 pub use plan::{GUEST_HOME, Guest, VmPlan};
 pub use protected::DEFAULT_PROTECTED;
 pub use restore::Restore;
+pub use server::ServerSettings;
 pub use units::{parse_duration, parse_size};
 pub use vm::VmSettings;
 
@@ -47,6 +49,7 @@ pub struct Config {
     pub agents: BTreeMap<String, AgentSettings>,
     pub limits: Limits,
     pub restore: Restore,
+    pub server: ServerSettings,
     /// `[vms.default]`: what every VM gets.
     vm_defaults: VmSettings,
     /// The other `[vms.NAME]`, merged over the defaults.
@@ -137,6 +140,7 @@ impl Config {
             default_vm: overrides.vm.clone().or(file.defaults.vm),
             limits: file.limits,
             restore: file.restore,
+            server: server_settings(file.server, &scope)?,
             agents,
             vm_defaults,
             vms,
@@ -155,6 +159,21 @@ impl Config {
     pub fn vm_settings(&self, name: &str) -> &VmSettings {
         self.vms.get(name).unwrap_or(&self.vm_defaults)
     }
+}
+
+/// Paths are below the home folder where they begin with `~`.
+fn server_settings(
+    settings: ServerSettings,
+    scope: &vm::Scope<'_>,
+) -> Result<ServerSettings, ConfigError> {
+    let token_file = match settings.token_file {
+        Some(file) => Some(scope.absolute(&file.to_string_lossy(), "server.token_file")?),
+        None => None,
+    };
+    Ok(ServerSettings {
+        token_file,
+        ..settings
+    })
 }
 
 /// The JSON Schema of `config.toml`, for editors that check TOML.

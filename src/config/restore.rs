@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 
+use super::limits::Size;
 use super::units;
 
 /// Shorter ones would be little but their frame.
@@ -19,7 +20,7 @@ pub struct Restore {
     /// when it cannot bring the conversation back itself: 0 for nothing, else
     /// 1 KiB to 16 MiB.
     #[serde(deserialize_with = "preamble_bytes")]
-    #[schemars(with = "String")]
+    #[schemars(with = "Size")]
     pub preamble_bytes: usize,
 }
 

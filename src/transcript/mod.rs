@@ -4,6 +4,8 @@
 //! `lenient` (JSON, however odd, with every string made [`printable`]) →
 //! `timeline` (items, with answers and updates in their places) → `terminal` or
 //! `markdown`. Nothing that an agent sends makes it fail.
+//!
+//! [`Shown`] gives the messages themselves, as a client saw them.
 
 mod printable;
 mod terminal;
@@ -16,9 +18,13 @@ mod diff;
 mod lenient;
 mod follower;
 mod preamble;
+mod shown;
+pub mod meta;
+pub mod terminal_content;
 
 pub use follower::Follower;
 pub use markdown::{MarkdownRenderer, markdown};
 pub use preamble::{PREAMBLE_KINDS, Preamble, preamble, preamble_weight};
 pub use printable::{printable, printable_line};
+pub use shown::Shown;
 pub use terminal::{TerminalOptions, TerminalRenderer, terminal};
