@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-/// `_meta.acpbox` of `session/new`, `session/load` and `session/resume`.
+/// `_meta.acpbox` of `session/new`, `session/load`, `session/resume` and `session/fork`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SessionOptions {
@@ -31,6 +31,9 @@ pub struct SessionOptions {
     /// `session/load`: replay only events with a higher sequence number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<i64>,
+    /// `session/fork`: the last event that the fork takes over; all if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seq: Option<i64>,
 }
 
 /// `_meta.acpbox` of `session/prompt`. Not passed on to the agent.
@@ -89,7 +92,8 @@ pub struct PromptMeta {
     pub repeated: bool,
 }
 
-/// `_meta.acpbox` of the results of `session/new`, `session/load` and `session/resume`.
+/// `_meta.acpbox` of the results of `session/new`, `session/load`, `session/resume`
+/// and `session/fork`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SessionMeta {
@@ -103,6 +107,9 @@ pub struct SessionMeta {
     /// How a stored session came back; absent for a new one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restored: Option<Restored>,
+    /// Where a fork comes from; absent for other sessions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forked_from: Option<ForkedFrom>,
     /// What the VM could not be given.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
@@ -185,6 +192,8 @@ pub struct ListedSession {
     pub created_at: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<SessionUsage>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forked_from: Option<ForkedFrom>,
 }
 
 /// `_meta.acpbox` of the result of `session/delete`.
@@ -212,9 +221,40 @@ pub struct RemovedSession {
 #[serde(rename_all = "camelCase")]
 pub struct Restored {
     pub tier: Tier,
-    /// Why better tiers were not used.
+    /// The agent's own id for the session, which is new after `new` and `fork`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent_session: Option<String>,
+    /// Why better tiers were not used, and what could not be put back.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<String>,
+    /// What is missing because values are not stored and the client did not send
+    /// them anew: a variable's name, or `mcpServers/NAME/env/VARIABLE`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
+    /// What the agent did not have any more and acpbox set anew: `mode`, `model`,
+    /// or a config option's id.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub put_back: Vec<String>,
+    /// The history that goes in front of the next prompt, if one does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preamble: Option<PreambleNote>,
+    /// Mode, model and config options as they are now.
+    #[serde(default, skip_serializing_if = "SessionSettings::is_empty")]
+    pub settings: SessionSettings,
+}
+
+impl Restored {
+    pub fn by(tier: Tier) -> Restored {
+        Restored {
+            tier,
+            agent_session: None,
+            reasons: Vec::new(),
+            missing: Vec::new(),
+            put_back: Vec::new(),
+            preamble: None,
+            settings: SessionSettings::default(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -226,8 +266,53 @@ pub enum Tier {
     Resume,
     /// The agent's own `session/load`.
     Load,
-    /// A new session of the agent, which does not remember; the transcript does.
+    /// The agent's own `session/fork`.
+    Fork,
+    /// A new session of the agent, which is told the history with the next prompt.
     New,
+}
+
+/// A history made from the transcript.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PreambleNote {
+    /// Its length.
+    pub bytes: usize,
+    /// The first and the last event that it tells of. The session's first prompt
+    /// is told in any case.
+    pub from_seq: i64,
+    pub to_seq: i64,
+    /// Whether messages between the first prompt and `fromSeq` were left out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub omitted: bool,
+}
+
+/// What a session's agent is set to.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionSettings {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Values, strings or booleans, by the option's id.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub config_options: BTreeMap<String, serde_json::Value>,
+}
+
+impl SessionSettings {
+    pub fn is_empty(&self) -> bool {
+        *self == SessionSettings::default()
+    }
+}
+
+/// The session that a fork was made from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ForkedFrom {
+    pub session_id: String,
+    /// The last event that the fork took over, under the same number.
+    pub seq: i64,
 }
 
 /// Which side an event came from.

@@ -13,17 +13,19 @@ pub const SESSION_NEW: &str = AGENT_METHOD_NAMES.session_new;
 pub const SESSION_LOAD: &str = AGENT_METHOD_NAMES.session_load;
 pub const SESSION_RESUME: &str = AGENT_METHOD_NAMES.session_resume;
 pub const SESSION_LIST: &str = AGENT_METHOD_NAMES.session_list;
+/// Not stable yet in ACP.
+pub const SESSION_FORK: &str = "session/fork";
 pub const SESSION_CLOSE: &str = AGENT_METHOD_NAMES.session_close;
 pub const SESSION_DELETE: &str = AGENT_METHOD_NAMES.session_delete;
 pub const SESSION_PROMPT: &str = AGENT_METHOD_NAMES.session_prompt;
 pub const SESSION_CANCEL: &str = AGENT_METHOD_NAMES.session_cancel;
+pub const SET_MODE: &str = AGENT_METHOD_NAMES.session_set_mode;
+/// Taken out of ACP again; agents still have it.
+pub const SET_MODEL: &str = "session/set_model";
+pub const SET_CONFIG_OPTION: &str = AGENT_METHOD_NAMES.session_set_config_option;
 
 /// Relayed methods that mean nothing without a `sessionId`.
-pub const SESSION_SCOPED: [&str; 3] = [
-    SESSION_PROMPT,
-    AGENT_METHOD_NAMES.session_set_mode,
-    AGENT_METHOD_NAMES.session_set_config_option,
-];
+pub const SESSION_SCOPED: [&str; 3] = [SESSION_PROMPT, SET_MODE, SET_CONFIG_OPTION];
 
 pub const SESSION_UPDATE: &str = CLIENT_METHOD_NAMES.session_update;
 pub const REQUEST_PERMISSION: &str = CLIENT_METHOD_NAMES.session_request_permission;

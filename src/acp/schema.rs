@@ -118,12 +118,12 @@ fn schema_of<T: JsonSchema>(generator: &mut SchemaGenerator) -> schemars::Schema
 const PARTS: &[Part] = &[
     Part {
         name: "sessionOptions",
-        place: "`_meta.acpbox` of `session/new`, `session/load` and `session/resume`",
+        place: "`_meta.acpbox` of `session/new`, `session/load`, `session/resume` and `session/fork`",
         add: schema_of::<SessionOptions>,
     },
     Part {
         name: "sessionMeta",
-        place: "`_meta.acpbox` of the results of `session/new`, `session/load` and `session/resume`",
+        place: "`_meta.acpbox` of the results of `session/new`, `session/load`, `session/resume` and `session/fork`",
         add: schema_of::<SessionMeta>,
     },
     Part {

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::limits::Limits;
+use super::restore::Restore;
 use super::retention::Retention;
 use super::server::ServerSettings;
 use super::{ConfigError, units};
@@ -22,6 +23,7 @@ pub(super) struct File {
     pub(super) vms: BTreeMap<String, Vm>,
     pub(super) limits: Limits,
     pub(super) retention: Retention,
+    pub(super) restore: Restore,
     pub(super) server: ServerSettings,
 }
 

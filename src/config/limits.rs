@@ -85,7 +85,7 @@ impl Default for Limits {
 #[derive(JsonSchema)]
 #[serde(untagged)]
 #[expect(dead_code, reason = "only its schema is used")]
-enum Size {
+pub(super) enum Size {
     Bytes(u64),
     /// Such as `64MiB`.
     WithUnit(String),

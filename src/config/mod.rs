@@ -11,6 +11,7 @@ mod paths;
 mod plan;
 mod protected;
 mod retention;
+mod restore;
 mod server;
 mod units;
 mod vm;
@@ -26,6 +27,7 @@ pub use limits::Limits;
 pub use paths::Paths;
 pub use plan::{GUEST_HOME, Guest, VmPlan};
 pub use protected::DEFAULT_PROTECTED;
+pub use restore::Restore;
 pub use retention::Retention;
 pub use server::ServerSettings;
 pub use units::{parse_duration, parse_moment, parse_size};
@@ -49,6 +51,7 @@ pub struct Config {
     pub agents: BTreeMap<String, AgentSettings>,
     pub limits: Limits,
     pub retention: Retention,
+    pub restore: Restore,
     pub server: ServerSettings,
     /// `[vms.default]`: what every VM gets.
     vm_defaults: VmSettings,
@@ -140,6 +143,7 @@ impl Config {
             default_vm: overrides.vm.clone().or(file.defaults.vm),
             limits: file.limits,
             retention: file.retention,
+            restore: file.restore,
             server: server_settings(file.server, &scope)?,
             agents,
             vm_defaults,

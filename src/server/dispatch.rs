@@ -103,6 +103,7 @@ impl Connection {
             methods::SESSION_LOAD | methods::SESSION_RESUME => {
                 self.aside(request(), Connection::session_reconnect).await;
             }
+            methods::SESSION_FORK => self.aside(request(), Connection::session_fork).await,
             methods::SESSION_LIST => self.aside(request(), Connection::session_list).await,
             methods::SESSION_CLOSE => self.aside(request(), Connection::session_close).await,
             methods::SESSION_DELETE => self.aside(request(), Connection::session_delete).await,

@@ -73,7 +73,14 @@ impl Connection {
         };
         // What acpbox does itself, with every agent.
         capabilities.insert("loadSession".into(), true.into());
-        let own = ["list", "resume", "close", "delete", "additionalDirectories"];
+        let own = [
+            "list",
+            "resume",
+            "fork",
+            "close",
+            "delete",
+            "additionalDirectories",
+        ];
         let own: Map<String, Value> = own
             .map(|name| (name.to_owned(), json!({})))
             .into_iter()

@@ -14,6 +14,7 @@ use crate::acp::{Failure, Phase};
 use crate::config::parse_moment;
 use crate::rpc::{message, splice};
 use crate::session::create::Refusal;
+use crate::session::kept::forked_from;
 use crate::session::state::now;
 use crate::session::{leases, removal, usage};
 use crate::store::{SessionFilter, SessionRow};
@@ -42,6 +43,17 @@ impl Connection {
         let params = request.params();
         let host = &self.server.host;
         host.reconnect(&self.client, request.id(), params, with_replay)
+            .await?;
+        Ok(Answer::Sent)
+    }
+
+    pub(super) async fn session_fork(
+        self: Arc<Self>,
+        request: Arc<Request>,
+    ) -> Result<Answer, Refusal> {
+        let params = request.params();
+        let host = &self.server.host;
+        host.fork_session(&self.client, &request.text, request.id(), params)
             .await?;
         Ok(Answer::Sent)
     }
@@ -178,6 +190,7 @@ fn session_info(row: &SessionRow, live: &HashMap<String, u32>) -> Value {
         state: state(row, live),
         created_at: timestamp(row.created),
         usage: usage::shown(&row.usage),
+        forked_from: forked_from(row),
     };
     let mut info = json!({
         "sessionId": row.id,

@@ -208,6 +208,7 @@ impl Host {
                 last_seq: state.next_seq,
                 usage: None,
                 restored: None,
+                forked_from: None,
                 warnings,
             };
             let shown = announced(&result, &state.public_id(), &meta);

@@ -125,8 +125,8 @@ impl Live {
         prompt: QueuedPrompt,
         room: Option<Room>,
     ) -> Result<(), Box<(QueuedPrompt, Failure)>> {
-        let text = match state.first_prompt.take() {
-            Some(preamble) => with_preamble(&prompt.text, &preamble),
+        let text = match &state.first_prompt {
+            Some(preamble) => with_preamble(&prompt.text, preamble),
             None => prompt.text.to_string(),
         };
         let Ok(parsed) = Message::parse(text.as_bytes(), message::ANY_DEPTH) else {
@@ -148,6 +148,7 @@ impl Live {
             Ok(request) => {
                 let first = state.next_seq;
                 state.turn_row(prompt.seq).first = Some(first);
+                state.first_prompt = None;
                 state.turn = Some(Turn {
                     request,
                     prompt: prompt.seq,

@@ -8,8 +8,10 @@
 //! [`terminal`]), [`log`] what an agent says besides, [`ending`] how it ends;
 //! [`asked`] what a client wants, [`handshake`] how that is put to an
 //! agent, [`start`] how one is started, [`restarts`] how often; [`create`],
-//! [`restore`] and [`replay`] begin a session, [`interrupted`] what was left of
-//! it; [`registry`] finds it, [`leases`] tells who drives it; [`index`] lets its
+//! [`restore`], [`fork`] and [`replay`] begin a session, [`interrupted`] what was
+//! left of it; [`comeback`] gives an agent its conversation back, with what was
+//! [`kept`] of its creation, its [`settings`] (from what is [`offered`]) and, where
+//! it does not remember, a [`preamble`]; [`registry`] finds it, [`leases`] tells who drives it; [`index`] lets its
 //! words be found, [`usage`] adds up what it used; [`removal`] deletes it, and
 //! [`retention`] decides when.
 
@@ -36,6 +38,12 @@ pub mod start;
 pub mod restarts;
 pub mod create;
 pub mod restore;
+pub mod fork;
+pub mod comeback;
+pub mod kept;
+pub mod settings;
+pub mod offered;
+pub mod preamble;
 pub mod replay;
 pub mod interrupted;
 pub mod registry;

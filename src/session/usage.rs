@@ -86,6 +86,17 @@ pub fn shown(stored: &str) -> Option<SessionUsage> {
     is_told.then_some(shown)
 }
 
+/// What nobody used yet, counted from behind an event.
+pub fn nothing_up_to(seq: i64) -> String {
+    let mut stored = String::from("{}");
+    let tally = Tally {
+        through: seq,
+        ..Tally::default()
+    };
+    tally.write(&mut stored);
+    stored
+}
+
 /// The row with the events counted that it was written before.
 pub async fn caught_up(store: &Store, mut row: SessionRow) -> Result<SessionRow, StoreError> {
     let last = store.last_seq(&row.id).await?;

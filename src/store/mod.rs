@@ -255,6 +255,14 @@ impl Store {
             .await
     }
 
+    /// A session's turns as they were at an event, without their keys.
+    pub async fn turns_up_to(&self, session: &str, seq: i64) -> Result<Vec<TurnRow>, StoreError> {
+        let session = session.to_owned();
+        self.readers
+            .read(move |connection| turns::up_to(connection, &session, seq))
+            .await
+    }
+
     /// The session's turns that have no end, oldest first: those of whoever
     /// drives it, or left so by a process that was killed. As many as may wait
     /// in a session.

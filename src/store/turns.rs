@@ -49,6 +49,23 @@ pub(super) fn open(connection: &Connection, session: &str) -> Result<Vec<TurnRow
     Ok(turns.collect::<rusqlite::Result<_>>()?)
 }
 
+/// The turns as they were when the event of this number was the last, without
+/// their clients' names for them.
+pub(super) fn up_to(
+    connection: &Connection,
+    session: &str,
+    seq: i64,
+) -> Result<Vec<TurnRow>, Fault> {
+    let mut statement = connection.prepare_cached(
+        "SELECT prompt, CASE WHEN first <= ?2 THEN first END, CASE WHEN last <= ?2 THEN last END, NULL
+         FROM turns WHERE session = (SELECT key FROM sessions WHERE id = ?1) AND prompt <= ?2
+         ORDER BY prompt",
+    )?;
+    let session_id = session.into();
+    let turns = statement.query_map(params![session, seq], |row| read(row, &session_id))?;
+    Ok(turns.collect::<rusqlite::Result<_>>()?)
+}
+
 fn read(row: &Row<'_>, session: &Arc<str>) -> rusqlite::Result<TurnRow> {
     Ok(TurnRow {
         session: Arc::clone(session),

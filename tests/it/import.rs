@@ -73,10 +73,17 @@ fn a_session_that_exists_is_not_touched_but_can_have_a_twin() {
     let twin = ended.stdout.trim();
     assert_ne!(twin, SESSION);
     assert_eq!(export(&place, SESSION), CONVERSATION);
-    // In its messages too, or clients would not know them for its own.
+    // In its messages too, or clients would not know them for its own. The
+    // agent's session stays the other one's.
+    let own = CONVERSATION.split_once("\"agentSessionId\":").unwrap().1;
+    let own = own.split([',', '}']).next().unwrap();
+    let expected = CONVERSATION.replace(
+        &format!("\"agentSessionId\":{own}"),
+        "\"agentSessionId\":null",
+    );
     assert_eq!(
         export(&place, twin),
-        CONVERSATION.replace(SESSION, twin),
+        expected.replace(SESSION, twin),
         "nothing else has changed"
     );
 }
