@@ -4,7 +4,8 @@
 //! Rendering is pure: events in, text out. The way is [`EventRow`](crate::store::EventRow) →
 //! `lenient` (JSON, however odd, with every string made [`printable`]) →
 //! `timeline` (items, with answers and updates in their places) → `terminal`,
-//! `markdown` or `html`. Nothing that an agent sends makes it fail.
+//! `markdown` or `html`. For searching it is `lenient` → [`documents`]. Nothing that an
+//! agent sends makes it fail.
 //!
 //! [`Shown`] gives the messages themselves, as a client saw them.
 
@@ -22,6 +23,7 @@ mod follower;
 mod shown;
 pub mod meta;
 pub mod terminal_content;
+pub mod documents;
 
 pub use follower::Follower;
 pub use html::{CONTENT_SECURITY_POLICY, Fragment, HtmlRenderer, Page, STYLE};

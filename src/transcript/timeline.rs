@@ -34,6 +34,8 @@ pub(super) struct Timeline {
     /// Requests without an answer, oldest first.
     permissions: VecDeque<(Value, Value)>,
     usage: Option<String>,
+    /// Whether it was said that something came too late for its turn.
+    late_said: bool,
 }
 
 enum Slot {
@@ -54,6 +56,7 @@ impl Timeline {
             now: Place::default(),
             permissions: VecDeque::new(),
             usage: None,
+            late_said: false,
         }
     }
 
@@ -72,6 +75,13 @@ impl Timeline {
             true => 0,
             false => self.held_bytes + event.raw.len(),
         };
+        if crate::acp::methods::is_late(&event.kind) {
+            if !std::mem::replace(&mut self.late_said, true) {
+                let what = "the agent went on after its turn had ended; that is left out here";
+                self.push(Item::Note(what.to_owned()));
+            }
+            return self.settled(false);
+        }
         match lenient::read(&event.raw) {
             Some(message) => self.message(event, &message),
             None => {
@@ -102,6 +112,7 @@ impl Timeline {
             Some("session/prompt") => {
                 self.end_turn();
                 self.tools.clear();
+                self.late_said = false;
                 self.push(Item::Prompt(content::blocks(params.get("prompt"))));
             }
             Some("session/request_permission") => self.permission(message, params),

@@ -26,6 +26,7 @@ mod sessions;
 mod secrets;
 mod crash;
 mod scripted;
+mod search;
 mod store;
 mod vm;
 mod render;

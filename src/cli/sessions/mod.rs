@@ -2,6 +2,7 @@
 //! beside other acpbox processes.
 
 mod list;
+mod search;
 mod show;
 mod replay;
 mod export;
@@ -32,6 +33,7 @@ pub(super) fn run(global: &Global, command: &SessionsCommand) -> anyhow::Result<
         };
         let code = match command {
             SessionsCommand::List(arguments) => list::run(&desk, arguments).await?,
+            SessionsCommand::Search(arguments) => search::run(&desk, arguments).await?,
             SessionsCommand::Show(arguments) => show::run(&desk, arguments).await?,
             SessionsCommand::Replay(arguments) => replay::run(&desk, arguments).await?,
             SessionsCommand::Export(arguments) => export::run(&desk, arguments).await?,
