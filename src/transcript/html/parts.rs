@@ -11,9 +11,10 @@ const OUTPUT_BYTES: usize = 256 * 1024;
 const DIFF_LINES: usize = 4000;
 const LINE_BYTES: usize = 16 * 1024;
 
-/// Output as it is. A fence around all of it is an agent's way of saying just that.
+/// Output as it is. A fence around it, with perhaps a line on how it ended, is
+/// an agent's way of saying just that, and acpbox's own for a terminal.
 pub(super) fn output(text: &str, html: &mut String) {
-    let text = unfenced(text.trim_matches('\n'));
+    let (text, ending) = unfenced(text.trim_matches('\n'));
     let shown = &text[..text.floor_char_boundary(OUTPUT_BYTES)];
     html.push_str("<pre class=\"output\" dir=\"auto\">");
     // A first line break would be taken for part of the tag.
@@ -21,6 +22,9 @@ pub(super) fn output(text: &str, html: &mut String) {
     escape(shown, html);
     html.push_str("</pre>");
     left_out(text.len() - shown.len(), "bytes", html);
+    if !ending.is_empty() {
+        let _ = write!(html, "<p class=\"placeholder\">{}</p>", escaped(ending));
+    }
 }
 
 /// `+` and `-` are part of the text, so that colours are not needed.
@@ -67,15 +71,28 @@ fn left_out(count: usize, what: &str, html: &mut String) {
     }
 }
 
-fn unfenced(text: &str) -> &str {
+/// What is within a fence, and the line behind it; the whole text if there is
+/// more to it than that.
+fn unfenced(text: &str) -> (&str, &str) {
     let inner = || {
-        let opened = text.strip_prefix("```")?;
-        let (language, body) = opened.split_once('\n')?;
-        let body = body.strip_suffix("```")?.strip_suffix('\n')?;
-        let is_whole = !language.contains(['`', ' ']) && !body.contains("```");
-        is_whole.then_some(body)
+        let (first, _) = text.split_once('\n')?;
+        let language = first.trim_start_matches('`');
+        let fence = &first[..first.len() - language.len()];
+        if fence.len() < 3 || language.contains(['`', ' ']) {
+            return None;
+        }
+        let body = &text[first.len() + 1..];
+        let mut at = 0;
+        let close = body.split('\n').find_map(|line| {
+            let start = at;
+            at += line.len() + 1;
+            (line == fence).then_some(start)
+        })?;
+        let ending = body[close + fence.len()..].trim_matches('\n');
+        let shown = &body[..close];
+        (!ending.contains(['\n', '`'])).then(|| (shown.strip_suffix('\n').unwrap_or(shown), ending))
     };
-    inner().unwrap_or(text)
+    inner().unwrap_or((text, ""))
 }
 
 #[cfg(test)]
@@ -84,16 +101,29 @@ mod tests {
 
     #[test]
     fn a_fence_around_all_of_an_output_is_no_part_of_it() {
-        for (text, expected) in [
-            ("```\na\nb\n```", "a\nb"),
-            ("```console\na\n```", "a"),
-            ("```\na\n```\nb\n```", "```\na\n```\nb\n```"),
-            ("```\na", "```\na"),
-            ("```", "```"),
-            ("``` x", "``` x"),
-            ("a\n```\nb\n```", "a\n```\nb\n```"),
+        for (text, shown, ending) in [
+            ("```\na\nb\n```", "a\nb", ""),
+            ("```console\na\n```", "a", ""),
+            (
+                "````console\n```\na\n````\nexit code 1",
+                "```\na",
+                "exit code 1",
+            ),
+            ("```\n```", "", ""),
         ] {
-            assert_eq!(unfenced(text), expected);
+            assert_eq!(unfenced(text), (shown, ending));
+        }
+        for text in [
+            "```\na\n```\nb\nc",
+            "```\na\n```\n```\nb\n```",
+            "```\na",
+            "```",
+            "``` x",
+            "``` x\ny\n```",
+            "``\na\n``",
+            "a\n```\nb\n```",
+        ] {
+            assert_eq!(unfenced(text), (text, ""));
         }
     }
 }
