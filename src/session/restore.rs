@@ -73,7 +73,7 @@ impl Host {
                     vm: back.live.vm_name.clone(),
                     last_seq,
                     restored: Some(back.restored.clone()),
-                    warnings: back.live.vm.warnings(),
+                    warnings: back.live.warnings(),
                 };
                 let public = format!("\"{}\"", back.live.id);
                 message::result(id, &announced(&back.result, &public, &meta))

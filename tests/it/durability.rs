@@ -11,6 +11,7 @@ use crate::support::bare::Bare;
 use crate::support::raw::{Raw, expect_stored, seq, stored};
 use crate::support::site::Site;
 
+mod damage;
 mod ending;
 pub(crate) mod full;
 mod two;
@@ -96,7 +97,7 @@ fn read_back(acpbox: &mut Bare, session: &str, last: i64) -> BTreeMap<i64, Box<R
     all
 }
 
-/// Xorshift: enough to choose moments.
+/// Xorshift: enough to choose moments and places.
 struct Random(u64);
 
 impl Random {
