@@ -7,7 +7,7 @@
 //! [`terminal`]), [`log`] what an agent says besides, [`ending`] how it ends;
 //! [`asked`] what a client wants, [`handshake`] how that is put to an
 //! agent, [`start`] how one is started; [`create`], [`restore`] and [`replay`] begin a session;
-//! [`registry`] finds it.
+//! [`registry`] finds it, by its lease where another process may have it.
 
 pub mod host;
 pub mod vms;
@@ -28,6 +28,7 @@ pub mod create;
 pub mod restore;
 pub mod replay;
 pub mod registry;
+mod leases;
 
 pub use client::{Client, Offer};
 pub use host::Host;

@@ -24,6 +24,7 @@ mod callbacks;
 mod sessions;
 mod secrets;
 mod crash;
+mod faults;
 mod scripted;
 mod store;
 mod vm;
