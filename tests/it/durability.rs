@@ -14,6 +14,8 @@ use crate::support::site::Site;
 mod damage;
 mod ending;
 pub(crate) mod full;
+mod power;
+mod sync;
 mod two;
 
 const ROUNDS: u64 = 20;
@@ -23,14 +25,7 @@ const AT_MOST: Duration = Duration::from_secs(2);
 
 #[test]
 fn every_event_that_a_client_received_survives_kill_9() {
-    // `ACPBOX_TEST_SEED` repeats a run, as far as time can be repeated.
-    let seed = std::env::var("ACPBOX_TEST_SEED").ok();
-    let seed = seed.and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        now.unwrap().subsec_nanos().into()
-    });
-    println!("ACPBOX_TEST_SEED={seed}");
-    let mut random = Random(seed);
+    let mut random = Random(seed());
     let site = Site::new();
     let workspace = site.repository("project");
     let mut total = 0;
@@ -95,6 +90,18 @@ fn read_back(acpbox: &mut Bare, session: &str, last: i64) -> BTreeMap<i64, Box<R
         all.extend(events.into_iter().map(|event| (event.seq, event.message)));
     }
     all
+}
+
+/// Another one each time. `ACPBOX_TEST_SEED` repeats a run, as far as time can
+/// be repeated.
+fn seed() -> u64 {
+    let seed = std::env::var("ACPBOX_TEST_SEED").ok();
+    let seed = seed.and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        now.unwrap().subsec_nanos().into()
+    });
+    println!("ACPBOX_TEST_SEED={seed}");
+    seed
 }
 
 /// Xorshift: enough to choose moments and places.

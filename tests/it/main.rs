@@ -25,6 +25,7 @@ mod sessions;
 mod secrets;
 mod crash;
 mod faults;
+mod leaks;
 mod scripted;
 mod store;
 mod vm;

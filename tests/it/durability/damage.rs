@@ -18,8 +18,7 @@ const LIMIT: usize = 10_000;
 
 #[test]
 fn damaged_pages_are_named_or_set_aside_and_never_overwritten() {
-    let seed = std::env::var("ACPBOX_TEST_SEED").ok();
-    let mut random = Random(seed.and_then(|seed| seed.parse().ok()).unwrap_or(42));
+    let mut random = Random(seed());
     let site = on_the_host();
     let workspace = site.repository("project");
     let (session, written) = filled(&site, &workspace);
