@@ -124,6 +124,7 @@ impl Live {
             closed: matches!(cause, Some(Cause::Closed)),
             stderr: failure.data.stderr.clone(),
         };
+        self.show_terminals(state, batch);
         let line = state.record_own(batch, methods::AGENT_EXIT, &params);
         let clients = std::mem::take(&mut state.clients);
         for client in &clients {

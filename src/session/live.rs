@@ -124,7 +124,7 @@ impl Live {
             vm: parts.vm,
             agent: parts.agent,
             store: parts.store,
-            terminals: Terminals::new(parts.bounds.terminal_bytes),
+            terminals: Terminals::new(parts.bounds.terminal_bytes, first_terminal(&parts.state)),
             bounds: parts.bounds,
             initialized: Mutex::new("{}".into()),
             roots: Mutex::default(),
@@ -469,6 +469,11 @@ impl Live {
             live.late_bytes.fetch_sub(bytes, Ordering::Relaxed);
         });
     }
+}
+
+/// Creating a terminal takes two events: no earlier one has this number.
+fn first_terminal(state: &State) -> u64 {
+    state.next_seq.max(1).cast_unsigned()
 }
 
 pub(super) fn too_many_pending() -> Failure {

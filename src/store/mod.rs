@@ -26,6 +26,7 @@ mod paths;
 mod delete;
 mod quarantine;
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -34,7 +35,8 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use error::StoreError;
 pub use rows::{
-    Deleted, Direction, EventPage, EventRow, LogLine, LogRow, SessionFilter, SessionRow, VmRow,
+    Deleted, Direction, EventPage, EventRef, EventRow, LogLine, LogRow, SessionFilter, SessionRow,
+    VmRow,
 };
 
 use database::Database;
@@ -200,6 +202,27 @@ impl Store {
     pub async fn events(&self, page: EventPage) -> Result<Vec<EventRow>, StoreError> {
         self.readers
             .read(move |connection| events::page(connection, &page))
+            .await
+    }
+
+    /// Gives a page's events to `step` as they lie in the database, on the thread
+    /// that reads them, until it breaks. In the page's order; where only `before`
+    /// is given, the last one first.
+    pub async fn fold_events<T, F>(
+        &self,
+        page: EventPage,
+        mut value: T,
+        mut step: F,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut T, EventRef<'_>) -> ControlFlow<()> + Send + 'static,
+    {
+        self.readers
+            .read(move |connection| {
+                events::each(connection, &page, |event| step(&mut value, event))?;
+                Ok(value)
+            })
             .await
     }
 

@@ -8,6 +8,7 @@ use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
 
 mod list;
 mod mounts;
+mod replay;
 mod restore;
 
 /// Two turns with a user's and an agent's words each.
