@@ -11,6 +11,7 @@ use crate::support::bare::Bare;
 use crate::support::raw::{Raw, expect_stored, seq, stored};
 use crate::support::site::Site;
 
+mod clock;
 mod damage;
 mod ending;
 pub(crate) mod full;
