@@ -180,6 +180,12 @@ impl Live {
         self.over.is_cancelled() || self.state().ended.is_some()
     }
 
+    /// Whether a turn runs or waits for its place.
+    pub fn is_busy(&self) -> bool {
+        let state = self.state();
+        state.ended.is_none() && (state.turn.is_some() || !state.queue.is_empty())
+    }
+
     /// Whether all who waited were told of the agent's end. Takes no lock.
     pub fn is_finished(&self) -> bool {
         self.over.is_cancelled()
