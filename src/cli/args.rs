@@ -126,6 +126,8 @@ pub(super) struct RunArguments {
 pub(super) enum SessionsCommand {
     /// List sessions, the most recent first.
     List(SessionsListArguments),
+    /// Find words in all transcripts, the best and most recent first.
+    Search(SessionsSearchArguments),
     /// Print a session's transcript for reading.
     Show(SessionsShowArguments),
     /// Write a session's transcript to a file or to stdout.
@@ -147,6 +149,31 @@ pub(super) struct SessionsListArguments {
     pub(super) agent: Option<String>,
     /// At most so many.
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) limit: u32,
+}
+
+/// All words must occur in one message, tool call or title; case and accents do
+/// not matter. `"two words"` in quotes of their own stand together, as do the
+/// words of src/main.rs; `word*` finds all that begins so.
+#[derive(Debug, Clone, Args)]
+pub(super) struct SessionsSearchArguments {
+    /// What to look for.
+    #[arg(value_name = "WORDS", required = true)]
+    pub(super) words: Vec<String>,
+    /// Print one JSON object, as `_acpbox/session/search` answers.
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Only in this session: its id, or as much of it as is unique.
+    #[arg(long, value_name = "ID")]
+    pub(super) session: Option<String>,
+    /// Only in sessions whose working folder this is.
+    #[arg(long, value_name = "FOLDER")]
+    pub(super) cwd: Option<PathBuf>,
+    /// Only in sessions with this agent.
+    #[arg(long, value_name = "NAME")]
+    pub(super) agent: Option<String>,
+    /// At most so many.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(super) limit: u32,
 }
 

@@ -4,6 +4,8 @@ use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+
 use super::connection::Connection;
 use crate::acp::failure::{INVALID_REQUEST, METHOD_NOT_FOUND, REQUEST_CANCELLED};
 use crate::acp::methods;
@@ -16,7 +18,11 @@ use crate::session::create::Refusal;
 /// What a handler says: a raw result, or that it has answered already.
 pub enum Answer {
     Result(String),
+    /// A whole response.
+    Line(String),
     Sent,
+    /// The agent of this session answers.
+    Forward(Arc<Live>),
 }
 
 /// A request of the client's, owned, so that it can be worked on aside.
@@ -223,6 +229,9 @@ impl Connection {
                     Err(Failure::new(Phase::Request, REQUEST_CANCELLED, what).into())
                 }
             };
+            if let Ok(Answer::Forward(live)) = &outcome {
+                connection.forward(live, &request, &token).await;
+            }
             connection.end(request.id());
             if matches!(outcome, Err(Refusal::Failed(_))) {
                 // Whoever guesses ids leaves nothing behind.
@@ -235,8 +244,9 @@ impl Connection {
 
     async fn answer(&self, id: &str, outcome: Result<Answer, Refusal>) {
         let line = match outcome {
-            Ok(Answer::Sent) => return,
+            Ok(Answer::Sent | Answer::Forward(_)) => return,
             Ok(Answer::Result(result)) => message::result(id, &result),
+            Ok(Answer::Line(line)) => line,
             Err(Refusal::Agent(error)) => {
                 format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)
             }
@@ -245,8 +255,9 @@ impl Connection {
         let _ = self.client.outbox.send(&line).await;
     }
 
-    /// Relays a request to an agent, which answers it.
-    pub(super) async fn forward(&self, live: &Arc<Live>, request: &Request) -> Answer {
+    /// Relays a request that was worked on aside. From here on it is the agent's
+    /// to answer; whoever cancels it meanwhile cancels it there.
+    async fn forward(&self, live: &Arc<Live>, request: &Request, token: &CancellationToken) {
         live.forward_request(
             &self.client,
             &request.text,
@@ -255,14 +266,24 @@ impl Connection {
             request.params(),
         )
         .await;
-        Answer::Sent
+        self.end(request.id());
+        if token.is_cancelled() {
+            live.forward_cancel_request(&self.client, request.id())
+                .await;
+        }
     }
 
     /// A request for a session that is not live: it is brought back first.
     async fn to_stored_session(self: Arc<Self>, request: Arc<Request>) -> Result<Answer, Refusal> {
         let session = session_of(request.params()).unwrap_or_default();
-        let live = self.server.host.ensure(&self.client, &session).await?;
-        Ok(self.forward(&live, &request).await)
+        let host = &self.server.host;
+        if &*request.method == methods::SESSION_PROMPT
+            && let Some(line) =
+                (host.stored_answer(&session, request.id(), request.params())).await?
+        {
+            return Ok(Answer::Line(line));
+        }
+        Ok(Answer::Forward(host.ensure(&self.client, &session).await?))
     }
 
     /// A method that acpbox does not know and that names no session: for the
@@ -273,7 +294,7 @@ impl Connection {
             let what = format!("Method not found: `{}`", request.method);
             return Err(Failure::new(Phase::Request, METHOD_NOT_FOUND, what).into());
         };
-        Ok(self.forward(live, &request).await)
+        Ok(Answer::Forward(Arc::clone(live)))
     }
 }
 

@@ -12,6 +12,7 @@ use super::client::Client;
 use super::ending::Cause;
 use super::host::Bounds;
 use super::registry::Lease;
+use super::restarts::Restarts;
 use super::roots::Roots;
 use super::state::{After, Batch, EARLY_BYTES, OwnError, State, Waiting};
 use super::terminal::Terminals;
@@ -64,6 +65,9 @@ pub struct Live {
     pub(super) over: CancellationToken,
     /// Holds the session for this process, as long as it is live.
     pub(super) lease: Mutex<Option<Lease>>,
+    pub(super) restarts: Arc<Restarts>,
+    /// Held while a prompt with a key is let in.
+    pub(super) keyed_prompts: tokio::sync::Mutex<()>,
     /// Whether the agent let its client wait in vain.
     is_stuck: AtomicBool,
     /// Answers that wait aside until the agent reads, in bytes.
@@ -113,6 +117,7 @@ pub struct Parts {
     pub base_environment: BTreeMap<String, String>,
     pub meta: Option<serde_json::Value>,
     pub lease: Option<Lease>,
+    pub restarts: Arc<Restarts>,
 }
 
 impl Live {
@@ -134,6 +139,8 @@ impl Live {
             cause: Mutex::default(),
             over: CancellationToken::new(),
             lease: Mutex::new(parts.lease),
+            restarts: parts.restarts,
+            keyed_prompts: tokio::sync::Mutex::default(),
             is_stuck: AtomicBool::new(false),
             late_bytes: AtomicUsize::new(0),
             base_environment: parts.base_environment,
@@ -200,11 +207,11 @@ impl Live {
     pub fn owes(&self, client: &Arc<Client>) -> bool {
         let state = self.state();
         let is_theirs = |waiting: &Waiting| matches!(waiting, Waiting::Client { client: theirs, .. } if Arc::ptr_eq(theirs, client));
+        let waiting = state.queue.iter().flat_map(|prompt| &prompt.askers);
+        let joined = state.turn.iter().flat_map(|turn| &turn.joined);
+        let mut askers = waiting.chain(joined);
         state.pending.find(is_theirs).is_some()
-            || state
-                .queue
-                .iter()
-                .any(|prompt| Arc::ptr_eq(&prompt.client, client))
+            || askers.any(|asker| Arc::ptr_eq(&asker.client, client))
     }
 
     /// Changes the state; commits what that recorded, then sends what it had to
@@ -234,13 +241,14 @@ impl Live {
             let row = (batch.row && state.is_stored).then(|| state.row.clone());
             let mut events = std::mem::take(&mut state.backlog);
             events.append(&mut batch.events);
+            let turns = std::mem::take(&mut state.turn_rows);
             let committed = if !state.is_stored {
                 is_flooding = !state.keep_early(events);
                 None
-            } else if events.is_empty() {
+            } else if events.is_empty() && turns.is_empty() {
                 None
             } else {
-                Some(permit.append(events, batch.durable))
+                Some(permit.append_with_turns(events, turns, batch.durable))
             };
             (result, committed, row)
         };
@@ -323,7 +331,9 @@ impl Live {
         let committed = {
             let mut state = self.state();
             let backlog = std::mem::take(&mut state.backlog);
-            (!backlog.is_empty()).then(|| permit.append(backlog, false))
+            let turns = std::mem::take(&mut state.turn_rows);
+            let is_empty = backlog.is_empty() && turns.is_empty();
+            (!is_empty).then(|| permit.append_with_turns(backlog, turns, false))
         };
         match committed {
             Some(committed) => Ok(committed.await?),

@@ -3,11 +3,13 @@
 //! Reading order: [`host`] is what all sessions share, [`vms`] the running VMs,
 //! [`client`] a connected client; [`live`] a session with a running agent,
 //! [`state`] what it remembers, [`relay`] the way from the agent, [`forward`]
-//! the way to it, [`callbacks`] what acpbox answers an agent itself ([`roots`],
+//! the way to it ([`prompts`], [`repeat`], [`cancel`]), [`turns`] how a turn
+//! ends, [`callbacks`] what acpbox answers an agent itself ([`roots`],
 //! [`terminal`]), [`log`] what an agent says besides, [`ending`] how it ends;
 //! [`asked`] what a client wants, [`handshake`] how that is put to an
-//! agent, [`start`] how one is started; [`create`], [`restore`] and [`replay`] begin a session;
-//! [`registry`] finds it, by its lease where another process may have it.
+//! agent, [`start`] how one is started, [`restarts`] how often; [`create`],
+//! [`restore`] and [`replay`] begin a session, [`interrupted`] what was left of
+//! it; [`registry`] finds it; [`index`] lets its words be found, `leases` forgets the dead.
 
 pub mod host;
 pub mod vms;
@@ -18,6 +20,10 @@ pub mod log;
 pub mod state;
 pub mod relay;
 pub mod forward;
+pub mod prompts;
+pub mod repeat;
+pub mod cancel;
+pub mod turns;
 pub mod callbacks;
 pub mod roots;
 pub mod terminal;
@@ -25,11 +31,14 @@ mod embedded;
 pub mod asked;
 pub mod handshake;
 pub mod start;
+pub mod restarts;
 pub mod create;
 pub mod restore;
 pub mod replay;
+pub mod interrupted;
 pub mod registry;
 mod leases;
+pub mod index;
 
 pub use client::{Client, Offer};
 pub use host::Host;

@@ -45,6 +45,7 @@ impl Host {
             return Err(Failure::invalid_params("`sessionId` is missing, a string").into());
         };
         let asked = Asked::parse(params)?;
+        self.restarts.forgive(&session);
         let slot = self.registry.slot(&session);
         let mut slot = slot.lock().await;
         let back = match slot.clone().filter(|live| !live.is_over()) {
@@ -79,6 +80,7 @@ impl Host {
                 message::result(id, &announced(&back.result, &public, &meta))
             })
             .await?;
+        back.live.adopt(self.restarts.take_left(&session));
         Ok(())
     }
 
@@ -92,11 +94,13 @@ impl Host {
         let mut slot = slot.lock().await;
         if let Some(live) = slot.clone().filter(|live| !live.is_over()) {
             live.attach(client);
+            live.adopt(self.restarts.take_left(session));
             return Ok(live);
         }
         if let Some(ending) = slot.take() {
             ending.finished().await;
         }
+        self.restarts.check(session)?;
         let back = match self.restore(session, client, None).await {
             Ok(back) => back,
             Err(Refusal::Failed(failure)) => return Err(failure),
@@ -107,6 +111,7 @@ impl Host {
         };
         back.live.attach_and_show(client).await;
         *slot = Some(Arc::clone(&back.live));
+        back.live.adopt(self.restarts.take_left(session));
         Ok(back.live)
     }
 
@@ -120,7 +125,9 @@ impl Host {
         let Some(row) = row else {
             return Err(Failure::unknown_session(session).into());
         };
-        let lease = self.registry.lease(session)?;
+        let lease = self.lease(session).await?;
+        let ended = self.end_interrupted(session).await;
+        ended.map_err(Failure::from)?;
         let kept = as_kept(&row, asked);
         let plan = self.plan(&kept, Some(&row.vm))?;
         let next_seq = self.store.last_seq(session).await.map_err(Failure::from)? + 1;

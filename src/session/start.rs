@@ -162,7 +162,9 @@ impl Host {
             pending: Pending::new(bounds.pending_requests),
             clients: Vec::new(),
             turn: None,
+            fence: None,
             queue: VecDeque::new(),
+            turn_rows: Vec::new(),
             first_prompt: delivery.first_prompt,
             ended: None,
             row,
@@ -176,8 +178,9 @@ impl Host {
             base_environment,
             meta: delivery.meta,
             lease,
+            restarts: Arc::clone(&self.restarts),
         }));
-        tokio::spawn(Arc::clone(&live).run(output));
+        tokio::spawn(self.drive(&live, output));
         let unclaimed = Unclaimed::new(Arc::clone(&live));
         match self.initialize(&live, &offer).await {
             Ok(()) => {

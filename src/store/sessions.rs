@@ -27,10 +27,19 @@ pub(super) fn create(database: &mut Database, session: &SessionRow) -> Result<()
             session.state,
             session.options
         ])?;
+    if session.title.is_some() {
+        let key = database.key(&session.id)?;
+        database.mark_unindexed(key)?;
+    }
     Ok(())
 }
 
 pub(super) fn update(database: &mut Database, session: &SessionRow) -> Result<(), Fault> {
+    database
+        .statement(
+            "INSERT OR IGNORE INTO unindexed SELECT key FROM sessions WHERE id = ?1 AND title IS NOT ?2",
+        )?
+        .execute(params![session.id, session.title])?;
     let changed = database
         .statement(
             "UPDATE sessions SET agent = ?2, vm = ?3, agent_session = ?4, cwd = ?5, title = ?6,
@@ -58,6 +67,12 @@ pub(super) fn one(connection: &Connection, id: &str) -> Result<Option<SessionRow
     let mut statement =
         connection.prepare_cached(&format!("SELECT {COLUMNS} FROM sessions WHERE id = ?1"))?;
     Ok(statement.query_row([id], read).optional()?)
+}
+
+pub(super) fn by_key(connection: &Connection, key: i64) -> Result<Option<SessionRow>, Fault> {
+    let mut statement =
+        connection.prepare_cached(&format!("SELECT {COLUMNS} FROM sessions WHERE key = ?1"))?;
+    Ok(statement.query_row([key], read).optional()?)
 }
 
 pub(super) fn list(

@@ -3,7 +3,8 @@
 //! Rendering is pure: events in, text out. The way is [`EventRow`](crate::store::EventRow) →
 //! `lenient` (JSON, however odd, with every string made [`printable`]) →
 //! `timeline` (items, with answers and updates in their places) → `terminal` or
-//! `markdown`. Nothing that an agent sends makes it fail.
+//! `markdown`. For searching it is `lenient` → [`documents`]. Nothing that an agent
+//! sends makes it fail.
 //!
 //! [`Shown`] gives the messages themselves, as a client saw them.
 
@@ -20,6 +21,7 @@ mod follower;
 mod shown;
 pub mod meta;
 pub mod terminal_content;
+pub mod documents;
 
 pub use follower::Follower;
 pub use markdown::{MarkdownRenderer, markdown};

@@ -27,6 +27,8 @@ pub(super) struct Timeline {
     /// Requests without an answer, oldest first.
     permissions: VecDeque<(Value, Value)>,
     usage: Option<String>,
+    /// Whether it was said that something came too late for its turn.
+    late_said: bool,
 }
 
 enum Slot {
@@ -45,11 +47,19 @@ impl Timeline {
             held: VecDeque::new(),
             permissions: VecDeque::new(),
             usage: None,
+            late_said: false,
         }
     }
 
     /// Takes the next event and gives what can be shown now.
     pub(super) fn feed(&mut self, event: &EventRow) -> Vec<Item> {
+        if crate::acp::methods::is_late(&event.kind) {
+            if !std::mem::replace(&mut self.late_said, true) {
+                let what = "the agent went on after its turn had ended; that is left out here";
+                self.push(Item::Note(what.to_owned()));
+            }
+            return self.settled(false);
+        }
         match lenient::read(&event.raw) {
             Some(message) => self.message(event, &message),
             None => {
@@ -76,6 +86,7 @@ impl Timeline {
             Some("session/prompt") => {
                 self.end_turn();
                 self.tools.clear();
+                self.late_said = false;
                 self.push(Item::Prompt(content::blocks(params.get("prompt"))));
             }
             Some("session/request_permission") => self.permission(message, params),

@@ -72,8 +72,6 @@ fn check_all(state: State) {
         println!("{state:?}, {fault:?}");
         match fault {
             Fault::AcpboxKilled | Fault::AcpboxTerminated => check_acpbox(state, fault),
-            // TEMPORARY
-            Fault::AgentStopped if state.is_turn() => {}
             Fault::AgentStopped => check_stopped(state),
             _ => check_agent(state, fault),
         }
@@ -293,11 +291,7 @@ impl Scene {
             + count("session/prompt:error")
             + raw.iter().filter(is_interrupted).count();
         assert_eq!(count("session/prompt"), self.prompts);
-        // TEMPORARY
-        assert!(
-            ended == self.prompts || ended + 1 == self.prompts,
-            "{raw:#?}"
-        );
+        assert_eq!(ended, self.prompts, "{raw:#?}");
     }
 
     /// Nothing is left over.

@@ -28,6 +28,7 @@ mod crash;
 mod faults;
 mod leaks;
 mod scripted;
+mod search;
 mod store;
 mod vm;
 mod render;

@@ -2,6 +2,7 @@
 //! beside other acpbox processes.
 
 mod list;
+mod search;
 mod show;
 mod export;
 mod delete;
@@ -28,6 +29,7 @@ pub(super) fn run(global: &Global, command: &SessionsCommand) -> anyhow::Result<
         };
         let code = match command {
             SessionsCommand::List(arguments) => list::run(&desk, arguments).await?,
+            SessionsCommand::Search(arguments) => search::run(&desk, arguments).await?,
             SessionsCommand::Show(arguments) => show::run(&desk, arguments).await?,
             SessionsCommand::Export(arguments) => export::run(&desk, arguments).await?,
             SessionsCommand::Delete(arguments) => delete::run(&desk, arguments).await?,

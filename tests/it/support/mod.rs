@@ -3,6 +3,7 @@
 pub mod bare;
 pub mod client;
 pub mod clients;
+pub mod endings;
 pub mod inside;
 pub mod model;
 pub mod peers;
