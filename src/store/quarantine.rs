@@ -15,8 +15,8 @@ use super::schema;
 /// What stands between a database's name and the time at which it was set aside.
 const MARK: &str = ".damaged-";
 
-/// How often another process that sets the same file aside is waited for, and
-/// for how long each time.
+/// How often another process that has the file open is waited for, and for how
+/// long each time: it may have just found the same damage.
 const TRIES: u32 = 100;
 const NAP: Duration = Duration::from_millis(10);
 
@@ -31,18 +31,16 @@ pub(super) fn writer(
 ) -> Result<(Connection, Option<PathBuf>), StoreError> {
     let mut moved = None;
     for _ in 0..TRIES {
-        let damage = match open::writer(path) {
-            Err(damage @ StoreError::Damaged { .. }) if is_ours || is_stamped(path) => damage,
+        match open::writer(path) {
+            Err(StoreError::Damaged { .. }) if is_ours || is_stamped(path) => {}
             opened => return opened.map(|connection| (connection, moved)),
-        };
+        }
         match set_aside(path)? {
             Outcome::Moved(to) => moved = Some(to),
-            Outcome::Changed => {}
-            // It works for those who have read it before; they keep it.
-            Outcome::InUse => return Err(damage),
+            Outcome::Changed | Outcome::InUse => std::thread::sleep(NAP),
         }
-        std::thread::sleep(NAP);
     }
+    // Who had it open before keeps it: for them it may work.
     open::writer(path).map(|connection| (connection, moved))
 }
 
