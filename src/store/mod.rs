@@ -73,7 +73,7 @@ impl Store {
     /// Errors: `Newer`, `Damaged` (also for another program's file), `Full`,
     /// `Busy`, `Io`; none of them changes the file.
     pub fn open(path: &Path) -> Result<Store, StoreError> {
-        Store::start(path, open::writer(path)?, None)
+        Store::start(path, quarantine::writer(path)?, None)
     }
 
     /// [`Store::open`] for whoever must go on: a damaged database is renamed to
@@ -84,7 +84,7 @@ impl Store {
     /// Errors as for [`Store::open`]; `Damaged` also where another process has
     /// the file open.
     pub fn open_or_set_aside(path: &Path, is_ours: bool) -> Result<Store, StoreError> {
-        let (connection, moved) = quarantine::writer(path, is_ours)?;
+        let (connection, moved) = quarantine::writer_or_new(path, is_ours)?;
         Store::start(path, connection, moved)
     }
 
