@@ -184,6 +184,7 @@ async fn fill(store: &Store, sessions: i64) {
             updated: time,
             state: "open".into(),
             options: r#"{"additionalDirectories":[],"mcpServers":[],"env":[]}"#.into(),
+            usage: "{}".into(),
         };
         store.create_session(&row).await.unwrap();
         let events = (1..=EVENTS_PER_SESSION).map(|seq| event(&id, seq, time, &mut random));

@@ -97,12 +97,114 @@ pub struct SessionMeta {
     pub vm: String,
     /// The number of the session's last event.
     pub last_seq: i64,
+    /// What the session has used until now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<SessionUsage>,
     /// How a stored session came back; absent for a new one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restored: Option<Restored>,
     /// What the VM could not be given.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+}
+
+/// What a session has used, as its agent told it: nothing is counted or priced
+/// by acpbox itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionUsage {
+    /// Turns whose result told of tokens. The tokens are the sums over these
+    /// turns: ACP leaves open whether an agent tells those of one turn or of the
+    /// whole session, and they are taken for those of one turn.
+    pub turns: u64,
+    pub total_tokens: u64,
+    pub input_tokens: u64,
+    pub output_tokens: u64,
+    pub thought_tokens: u64,
+    pub cached_read_tokens: u64,
+    pub cached_write_tokens: u64,
+    /// Tokens in the agent's context, by its last `usage_update`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub context_used: Option<u64>,
+    /// How many tokens the context holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub context_size: Option<u64>,
+    /// One for each currency. Agents tell a sum; one that begins at zero after a
+    /// restart is noticed by a smaller sum, or by a new session of the agent's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub costs: Vec<Cost>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Cost {
+    pub amount: f64,
+    /// Of ISO 4217, or another unit that the agent named.
+    pub currency: String,
+}
+
+/// `_meta.acpbox` of `session/list`: filters besides ACP's own `cwd`. All must hold.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ListOptions {
+    /// An agent's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+    /// A VM's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vm: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<SessionState>,
+    /// Last used at or after this: an RFC 3339 time, a date such as `2026-11-01`
+    /// (its first moment) or a duration before now such as `7d`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// Last used before this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionState {
+    /// Its agent runs, in some acpbox process.
+    Live,
+    /// Its client or its process ended without closing it.
+    Open,
+    /// By `session/close`.
+    Closed,
+}
+
+/// `_meta.acpbox` of each session in the result of `session/list`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ListedSession {
+    pub agent: String,
+    pub vm: String,
+    pub state: SessionState,
+    /// ISO 8601.
+    pub created_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<SessionUsage>,
+}
+
+/// `_meta.acpbox` of the result of `session/delete`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+pub struct DeleteMeta {
+    pub removed: RemovedSession,
+    /// What is left of the session and why, for a person.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RemovedSession {
+    pub events: u64,
+    pub log_lines: u64,
+    /// Files in the VM: the agent's own of this session, and its instructions.
+    pub agent_files: u64,
+    /// Whether the agent, asked by `session/delete`, said that it deleted its own session.
+    pub agent_session: bool,
 }
 
 /// How a stored session came back.

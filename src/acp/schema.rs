@@ -127,6 +127,21 @@ const PARTS: &[Part] = &[
         add: schema_of::<SessionMeta>,
     },
     Part {
+        name: "listOptions",
+        place: "`_meta.acpbox` of the params of `session/list`",
+        add: schema_of::<ListOptions>,
+    },
+    Part {
+        name: "listedSession",
+        place: "`_meta.acpbox` of each session in the result of `session/list`",
+        add: schema_of::<ListedSession>,
+    },
+    Part {
+        name: "deleteMeta",
+        place: "`_meta.acpbox` of the result of `session/delete`",
+        add: schema_of::<DeleteMeta>,
+    },
+    Part {
         name: "clientOptions",
         place: "`clientCapabilities._meta.acpbox` of `initialize`",
         add: schema_of::<ClientOptions>,

@@ -14,6 +14,7 @@ use super::output;
 use crate::config::Config;
 use crate::server::listen::{Address, Listener, TcpSocket, Token, UnixSocket};
 use crate::server::service;
+use crate::session::retention;
 
 /// The token of clients of TCP on loopback, in the state folder.
 const OWN_TOKEN: &str = "token";
@@ -39,7 +40,9 @@ pub(super) fn run(global: &Global, arguments: &ServeArguments) -> anyhow::Result
             }
         }
         let host = std::sync::Arc::clone(&server.host);
+        let keeping = tokio::spawn(retention::keep(std::sync::Arc::clone(&host)));
         service::run(server, listeners, stop, hurry).await;
+        keeping.abort();
         host.shutdown().await;
         Ok(exit::DONE)
     })

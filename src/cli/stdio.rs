@@ -8,6 +8,7 @@ use super::context::{self, Context};
 use super::exit::{self, Code};
 use crate::rpc::stdio;
 use crate::server::{self, Gate};
+use crate::session::retention;
 
 pub(super) fn run(global: &Global, arguments: &StdioArguments) -> anyhow::Result<Code> {
     let context = Context::new(global, arguments.agent.as_deref(), arguments.vm.as_deref())?;
@@ -17,6 +18,7 @@ pub(super) fn run(global: &Global, arguments: &StdioArguments) -> anyhow::Result
         let shutdown = CancellationToken::new();
         stop_on_signals(shutdown.clone())?;
         let host = std::sync::Arc::clone(&server.host);
+        let keeping = tokio::spawn(retention::keep(std::sync::Arc::clone(&host)));
         let (input, output) = (stdio::input(), stdio::output());
         let gate = Gate::default();
         let ending = server::serve(
@@ -29,6 +31,7 @@ pub(super) fn run(global: &Global, arguments: &StdioArguments) -> anyhow::Result
         )
         .await;
         tracing::debug!(?ending, "closing sessions and VMs");
+        keeping.abort();
         host.shutdown().await;
         Ok::<Code, anyhow::Error>(exit::DONE)
     });

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::limits::Limits;
+use super::retention::Retention;
 use super::server::ServerSettings;
 use super::{ConfigError, units};
 
@@ -20,6 +21,7 @@ pub(super) struct File {
     /// VMs by name. `default` is what every VM gets.
     pub(super) vms: BTreeMap<String, Vm>,
     pub(super) limits: Limits,
+    pub(super) retention: Retention,
     pub(super) server: ServerSettings,
 }
 

@@ -10,6 +10,7 @@ mod limits;
 mod paths;
 mod plan;
 mod protected;
+mod retention;
 mod server;
 mod units;
 mod vm;
@@ -25,8 +26,9 @@ pub use limits::Limits;
 pub use paths::Paths;
 pub use plan::{GUEST_HOME, Guest, VmPlan};
 pub use protected::DEFAULT_PROTECTED;
+pub use retention::Retention;
 pub use server::ServerSettings;
-pub use units::{parse_duration, parse_size};
+pub use units::{parse_duration, parse_moment, parse_size};
 pub use vm::VmSettings;
 
 use crate::vm::Mount;
@@ -46,6 +48,7 @@ pub struct Config {
     /// `[agents.NAME]`, as written; the catalogue merges it with the built-in agents.
     pub agents: BTreeMap<String, AgentSettings>,
     pub limits: Limits,
+    pub retention: Retention,
     pub server: ServerSettings,
     /// `[vms.default]`: what every VM gets.
     vm_defaults: VmSettings,
@@ -136,6 +139,7 @@ impl Config {
                 .unwrap_or_else(|| DEFAULT_AGENT.to_owned()),
             default_vm: overrides.vm.clone().or(file.defaults.vm),
             limits: file.limits,
+            retention: file.retention,
             server: server_settings(file.server, &scope)?,
             agents,
             vm_defaults,

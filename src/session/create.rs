@@ -142,6 +142,7 @@ impl Host {
             updated: now(),
             state: "open".into(),
             options: asked.stored(),
+            usage: "{}".into(),
         }
     }
 
@@ -205,6 +206,7 @@ impl Host {
                 agent: live.agent_name.clone(),
                 vm: live.vm_name.clone(),
                 last_seq: state.next_seq,
+                usage: None,
                 restored: None,
                 warnings,
             };

@@ -9,7 +9,9 @@
 //! [`asked`] what a client wants, [`handshake`] how that is put to an
 //! agent, [`start`] how one is started, [`restarts`] how often; [`create`],
 //! [`restore`] and [`replay`] begin a session, [`interrupted`] what was left of
-//! it; [`registry`] finds it; [`index`] lets its words be found, `leases` forgets the dead.
+//! it; [`registry`] finds it, [`leases`] tells who drives it; [`index`] lets its
+//! words be found, [`usage`] adds up what it used; [`removal`] deletes it, and
+//! [`retention`] decides when.
 
 pub mod host;
 pub mod vms;
@@ -37,8 +39,11 @@ pub mod restore;
 pub mod replay;
 pub mod interrupted;
 pub mod registry;
-mod leases;
 pub mod index;
+pub mod leases;
+pub mod usage;
+pub mod removal;
+pub mod retention;
 
 pub use client::{Client, Offer};
 pub use host::Host;

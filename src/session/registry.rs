@@ -96,6 +96,11 @@ impl Registry {
         });
     }
 
+    /// The folder of the leases; see [`super::leases`].
+    pub fn leases(&self) -> &Path {
+        &self.leases
+    }
+
     /// The file whose lock is the right to drive a session; absent while nobody does.
     pub fn lease_path(&self, id: &str) -> PathBuf {
         self.leases.join(id)

@@ -15,6 +15,7 @@ use super::host::Host;
 use super::live::{Live, Unclaimed};
 use super::start::Start;
 use super::state::OwnError;
+use super::usage;
 use crate::acp::extension::{Restored, SessionMeta, SessionOptions, Tier};
 use crate::acp::methods;
 use crate::acp::{Failure, Phase};
@@ -73,6 +74,7 @@ impl Host {
                     agent: back.live.agent_name.clone(),
                     vm: back.live.vm_name.clone(),
                     last_seq,
+                    usage: usage::shown(&back.live.state().row.usage),
                     restored: Some(back.restored.clone()),
                     warnings: back.live.warnings(),
                 };
@@ -128,6 +130,9 @@ impl Host {
         let lease = self.lease(session).await?;
         let ended = self.end_interrupted(session).await;
         ended.map_err(Failure::from)?;
+        let row = usage::caught_up(&self.store, row)
+            .await
+            .map_err(Failure::from)?;
         let kept = as_kept(&row, asked);
         let plan = self.plan(&kept, Some(&row.vm))?;
         let next_seq = self.store.last_seq(session).await.map_err(Failure::from)? + 1;

@@ -195,13 +195,15 @@ impl State {
             return seq;
         }
         self.next_seq += 1;
+        let raw = raw.into();
+        super::usage::count(&mut self.row.usage, seq, &kind, &raw);
         batch.events.push(EventRow {
             session: Arc::clone(&self.session),
             seq,
             time: now(),
             direction,
             kind,
-            raw: raw.into(),
+            raw,
         });
         seq
     }

@@ -148,6 +148,6 @@ fn direction_from_integer(column: usize, integer: i64) -> rusqlite::Result<Direc
     }
 }
 
-fn json_array(kinds: &[String]) -> String {
-    serde_json::Value::from(kinds).to_string()
+pub(super) fn json_array(texts: &[String]) -> String {
+    serde_json::Value::from(texts).to_string()
 }

@@ -162,6 +162,24 @@ impl Store {
             .await
     }
 
+    /// Gives a session that was created as `importing` its id and state, and so
+    /// makes it seen. False if a session of that id exists.
+    pub async fn publish_session(
+        &self,
+        staged: &str,
+        id: &str,
+        state: &str,
+    ) -> Result<bool, StoreError> {
+        let (staged, id, state) = (staged.to_owned(), id.to_owned(), state.to_owned());
+        self.write(move |database| sessions::publish(database, &staged, &id, &state))
+            .await
+    }
+
+    /// The ids of sessions that are `importing`; a lease tells whether still.
+    pub async fn staged_sessions(&self) -> Result<Vec<String>, StoreError> {
+        self.readers.read(sessions::staged).await
+    }
+
     pub async fn session(&self, id: &str) -> Result<Option<SessionRow>, StoreError> {
         let id = id.to_owned();
         self.readers
@@ -186,6 +204,35 @@ impl Store {
         self.readers
             .read(move |connection| sessions::beginning_with(connection, &prefix, limit))
             .await
+    }
+
+    /// Longest unused first, beginning above this (`updated`, `id`).
+    pub async fn oldest_sessions(
+        &self,
+        above: Option<(i64, String)>,
+        limit: usize,
+    ) -> Result<Vec<SessionRow>, StoreError> {
+        self.readers
+            .read(move |connection| sessions::oldest(connection, above.as_ref(), limit))
+            .await
+    }
+
+    pub async fn count_sessions(&self) -> Result<u64, StoreError> {
+        self.readers.read(sessions::count).await
+    }
+
+    /// What deleting a session frees at most, in bytes, estimated from the lengths
+    /// of its rows.
+    pub async fn session_bytes(&self, id: &str) -> Result<u64, StoreError> {
+        let id = id.to_owned();
+        self.readers
+            .read(move |connection| sessions::bytes(connection, &id))
+            .await
+    }
+
+    /// The pages of the file that are in use, in bytes. Reads no row.
+    pub async fn used_bytes(&self) -> Result<u64, StoreError> {
+        self.readers.read(sessions::used_bytes).await
     }
 
     /// Removes a session with its events and logs, overwriting their pages.

@@ -43,6 +43,13 @@ pub(super) fn writer(path: &Path) -> Result<Connection, StoreError> {
             known: schema::VERSION,
         });
     }
+    if stamp.is_new() {
+        // Only possible before there is a table, and before WAL: what deleting
+        // frees can then be given back to the disk a few pages at a time.
+        connection
+            .execute_batch("PRAGMA auto_vacuum = INCREMENTAL")
+            .map_err(sqlite)?;
+    }
     connection
         .execute_batch(&format!(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;
@@ -172,8 +179,7 @@ fn cannot_open(path: &Path, source: rusqlite::Error) -> StoreError {
 
 /// An SQLite file of another program is not taken over.
 fn refuse_foreign(path: &Path, stamp: &Stamp) -> Result<(), StoreError> {
-    let is_new = stamp.version == 0 && stamp.application == 0 && stamp.tables == 0;
-    if is_new || (stamp.application == schema::APPLICATION_ID && stamp.version > 0) {
+    if stamp.is_new() || (stamp.application == schema::APPLICATION_ID && stamp.version > 0) {
         return Ok(());
     }
     let detail = format!(

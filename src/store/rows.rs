@@ -96,10 +96,12 @@ pub struct SessionRow {
     /// Milliseconds since 1970.
     pub created: i64,
     pub updated: i64,
-    /// `open`, `closed`.
+    /// `open`, `closed`; `importing` ones are in no list.
     pub state: String,
     /// How it was created, as JSON: directories, MCP servers, environment names, instructions.
     pub options: String,
+    /// What it used, as JSON that the caller adds up; `{}` while it told of nothing.
+    pub usage: String,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -107,6 +109,20 @@ pub struct SessionFilter {
     pub cwd: Option<PathBuf>,
     pub agent: Option<String>,
     pub vm: Option<String>,
+    /// The agent's own id; not in the index.
+    pub agent_session: Option<String>,
+    /// Part of the title, without regard to ASCII case.
+    pub title: Option<String>,
+    /// As stored: `open` or `closed`.
+    pub state: Option<String>,
+    /// Activity at or after this, milliseconds since 1970.
+    pub since: Option<i64>,
+    /// Activity before this.
+    pub until: Option<i64>,
+    /// Only those of these ids.
+    pub among: Option<Vec<String>>,
+    /// None of these ids.
+    pub except: Vec<String>,
     /// Continue below this (`updated`, `id`), as given by the last row of the page before.
     pub below: Option<(i64, String)>,
     pub limit: usize,

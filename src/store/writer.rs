@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tokio::sync::mpsc;
@@ -35,6 +35,9 @@ const PAGE_BYTES: usize = 4096;
 
 /// What a commit writes besides its rows: the inner and half-filled pages.
 const PAGES_PER_COMMIT: usize = 2;
+
+/// How long the end of a process may wait for free pages to be given back.
+const LAST_SHRINKING: Duration = Duration::from_millis(500);
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
@@ -361,7 +364,12 @@ impl Writer {
         }
         self.commit(&mut core);
         let mut synced = core.sync(&self.shared.path);
-        while self.purges.step(&mut core.database, &self.shared.path) {}
+        let patience = Instant::now() + LAST_SHRINKING;
+        while self.purges.step(&mut core.database, &self.shared.path) {
+            if Instant::now() > patience {
+                self.purges.stop_shrinking();
+            }
+        }
         let closed = core.database.connection.close();
         if let Err((_, error)) = closed {
             tracing::warn!(%error, "the database did not close cleanly");

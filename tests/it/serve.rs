@@ -15,6 +15,8 @@ use crate::support::client::{PATIENCE, value};
 use crate::support::setup::{Setup, wait_until};
 use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
 
+mod lost;
+
 /// A running `acpbox serve`; killed when it is dropped.
 struct Server {
     child: Child,

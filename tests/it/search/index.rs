@@ -279,6 +279,7 @@ impl Fixture {
             updated: 1,
             state: "open".into(),
             options: "{}".into(),
+            usage: "{}".into(),
         };
         if self.store.session(&row.id).await.unwrap().is_none() {
             self.store.create_session(&row).await.unwrap();

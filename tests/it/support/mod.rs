@@ -1,6 +1,7 @@
 //! What the integration tests stand on: peers that do as they are told.
 
 pub mod bare;
+pub mod browser;
 pub mod client;
 pub mod clients;
 pub mod endings;
@@ -12,3 +13,4 @@ pub mod scripted;
 pub mod setup;
 pub mod site;
 pub mod steps;
+pub mod transcripts;
