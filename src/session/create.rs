@@ -197,7 +197,7 @@ impl Host {
             .await
             .map_err(Failure::from)?;
         live.open_log().await;
-        let warnings = live.vm.warnings();
+        let warnings = live.warnings();
         live.transact(|state, batch| {
             let early = std::mem::take(&mut state.early);
             batch.events.extend(early);

@@ -62,6 +62,12 @@ impl Live {
         let exit = self.exit();
         let (phase, while_doing) = match &*self.state() {
             state if state.turn.is_some() => (Phase::Turn, "during the turn"),
+            state if awaits(state, &[methods::SESSION_LOAD, methods::SESSION_RESUME]) => {
+                (Phase::Session, "while its session was brought back")
+            }
+            state if awaits(state, &[methods::SESSION_NEW]) => {
+                (Phase::Session, "before its session began")
+            }
             state if state.row.agent_session.is_some() => (Phase::Turn, "between turns"),
             _ => (Phase::Initialize, "before its session began"),
         };
@@ -190,4 +196,10 @@ impl Live {
         // The last: from here on nothing is recorded.
         state.ended = Some(failure.clone());
     }
+}
+
+/// Whether acpbox waits for the agent's answer to one of these.
+fn awaits(state: &State, methods: &[&str]) -> bool {
+    let is_one = |waiting: &Waiting| matches!(waiting, Waiting::Own { method, .. } if methods.contains(method));
+    state.pending.find(is_one).is_some()
 }

@@ -264,7 +264,7 @@ async fn answer(
         restored,
         result,
     } = back;
-    let warnings = live.vm.warnings();
+    let warnings = live.warnings();
     live.transact(|state, batch| {
         let meta = SessionMeta {
             agent: live.agent_name.clone(),

@@ -4,11 +4,16 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 
+use super::leases;
 use super::live::Live;
 use crate::acp::{Failure, Phase};
+
+/// How often a lease that is held is tried again, a millisecond apart.
+const LEASE_TRIES: u32 = 3;
 
 /// Live sessions by public id.
 pub struct Registry {
@@ -39,8 +44,10 @@ pub type Slot = tokio::sync::Mutex<Option<Arc<Live>>>;
 impl Registry {
     /// `state_dir` is where the leases are kept.
     pub fn new(state_dir: &Path) -> Registry {
+        let leases = state_dir.join("leases");
+        leases::remove_stale(&leases);
         Registry {
-            leases: state_dir.join("leases"),
+            leases,
             slots: Arc::default(),
         }
     }
@@ -110,10 +117,17 @@ impl Registry {
         };
         std::fs::create_dir_all(&self.leases).map_err(io)?;
         let path = self.lease_path(id);
+        let mut tries = LEASE_TRIES;
         loop {
             let file = File::create(&path).map_err(io)?;
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
+                // A process that starts looks at leases, for microseconds each.
+                Err(rustix::io::Errno::WOULDBLOCK) if tries > 0 => {
+                    tries -= 1;
+                    std::thread::sleep(Duration::from_millis(1));
+                    continue;
+                }
                 Err(rustix::io::Errno::WOULDBLOCK) => {
                     let what = format!("the session `{id}` is live in another acpbox process");
                     return Err(Failure::internal(Phase::Session, what)

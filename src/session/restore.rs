@@ -62,7 +62,7 @@ impl Host {
                     usage: usage::shown(&back.live.state().row.usage),
                     restored: Some(back.restored.clone()),
                     forked_from: forked_from.clone(),
-                    warnings: back.live.vm.warnings(),
+                    warnings: back.live.warnings(),
                 };
                 let public = format!("\"{}\"", back.live.id);
                 message::result(id, &announced(&back.result, &public, &meta))

@@ -7,6 +7,7 @@
 //!
 //! - `rows`, `error`: what goes in and comes out.
 //! - `open`, `schema`: the file, its pragmas and its tables.
+//! - `quarantine`: a damaged file makes room for a new one.
 //! - `writer`, `database`, `readers`: who runs statements, and when.
 //! - `sessions`, `events`, `turns`, `logs`, `vms`, `search`, `delete`: the statements, by table.
 
@@ -25,9 +26,10 @@ mod vms;
 mod paths;
 mod search;
 mod delete;
+mod quarantine;
 
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -54,6 +56,7 @@ pub struct Store {
     queue: mpsc::Sender<Job>,
     shared: Arc<Shared>,
     readers: Arc<Readers>,
+    set_aside: Option<Arc<Path>>,
 }
 
 /// Room in the writer's bounded queue. Sending does not wait, so sequence
@@ -70,7 +73,32 @@ impl Store {
     /// Errors: `Newer`, `Damaged` (also for another program's file), `Full`,
     /// `Busy`, `Io`; none of them changes the file.
     pub fn open(path: &Path) -> Result<Store, StoreError> {
-        let database = Database::new(open::writer(path)?);
+        Store::start(path, quarantine::writer(path)?, None)
+    }
+
+    /// [`Store::open`] for whoever must go on: a damaged database is renamed to
+    /// `NAME.damaged-TIME`, with its log, and a new one is begun. Only one that
+    /// is acpbox's for sure: because it lies where only acpbox's does
+    /// (`is_ours`), or because it says so. Nothing of it is changed.
+    ///
+    /// Errors as for [`Store::open`]; `Damaged` also where another process has
+    /// the file open.
+    pub fn open_or_set_aside(path: &Path, is_ours: bool) -> Result<Store, StoreError> {
+        let (connection, moved) = quarantine::writer_or_new(path, is_ours)?;
+        Store::start(path, connection, moved)
+    }
+
+    /// The damaged databases that were set aside beside this path, oldest first.
+    pub fn earlier(path: &Path) -> Vec<PathBuf> {
+        quarantine::earlier(path)
+    }
+
+    fn start(
+        path: &Path,
+        connection: rusqlite::Connection,
+        set_aside: Option<PathBuf>,
+    ) -> Result<Store, StoreError> {
+        let database = Database::new(connection);
         let (queue, jobs) = mpsc::channel(QUEUE_JOBS);
         let shared = Shared::new(path, database);
         writer::start(Arc::clone(&shared), jobs)?;
@@ -78,7 +106,21 @@ impl Store {
             queue,
             shared,
             readers: Readers::new(path.to_path_buf()),
+            set_aside: set_aside.map(Arc::from),
         })
+    }
+
+    /// What users must hear about this database, each a sentence.
+    pub fn warnings(&self) -> Vec<String> {
+        let warning = |path: &Arc<Path>| {
+            format!(
+                "the database was damaged: it is kept as {}, and a new one was begun, without its \
+                 sessions; `sqlite3 {} .recover` shows what can be read of it",
+                path.display(),
+                path.display()
+            )
+        };
+        self.set_aside.iter().map(warning).collect()
     }
 
     /// Where the database is.

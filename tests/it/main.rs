@@ -28,6 +28,8 @@ mod preamble;
 mod fork;
 mod secrets;
 mod crash;
+mod faults;
+mod leaks;
 mod scripted;
 mod search;
 mod store;

@@ -393,6 +393,14 @@ impl Client {
         self.unread.clear();
     }
 
+    /// Takes what came already and nobody looked at.
+    pub fn rest(&mut self) -> Vec<String> {
+        while let Ok(line) = self.messages.try_recv() {
+            self.unread.push_back(line);
+        }
+        std::mem::take(&mut self.unread).into()
+    }
+
     /// Kills acpbox at once, and returns what it had said and nobody looked at.
     pub fn kill(mut self) -> Vec<String> {
         // Seen by the check of what is left behind.
