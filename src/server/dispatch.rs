@@ -160,7 +160,7 @@ impl Connection {
         let (text, method) = (text.to_owned(), method.to_owned());
         let connection = Arc::clone(self);
         self.tasks.spawn(async move {
-            let live = slot.lock().await.clone();
+            let live = slot.lock().await.live();
             drop(slot);
             match live {
                 Some(live) => {

@@ -76,11 +76,11 @@ impl Host {
             Ok(()) => {
                 unclaimed.claim();
                 if *live.id == *session {
-                    *slot = Some(live);
+                    slot.set(live);
                 } else {
                     drop(slot);
                     let own = self.registry.slot(&live.id);
-                    *own.lock().await = Some(live);
+                    own.lock().await.set(live);
                 }
                 Ok(())
             }

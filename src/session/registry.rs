@@ -13,65 +13,133 @@ use crate::acp::{Failure, Phase};
 /// Live sessions by public id.
 pub struct Registry {
     leases: PathBuf,
-    slots: Arc<Mutex<Slots>>,
+    places: Arc<Mutex<Places>>,
 }
 
-type Slots = HashMap<String, Arc<Slot>>;
+type Places = HashMap<String, Place>;
+
+/// One session's place, live or not.
+#[derive(Debug, Default)]
+struct Place {
+    /// Held while the session starts or ends. It is tried only under the lock on
+    /// all places, so that whoever looks is never mistaken for whoever works.
+    work: Arc<tokio::sync::Mutex<()>>,
+    live: Option<Arc<Live>>,
+}
 
 /// The public ids of a registry's sessions, for one of them to look up.
 #[derive(Debug, Clone, Default)]
-pub struct KnownIds(Weak<Mutex<Slots>>);
+pub struct KnownIds(Weak<Mutex<Places>>);
 
 impl KnownIds {
     pub fn contains(&self, id: &str) -> bool {
-        let Some(slots) = self.0.upgrade() else {
+        let Some(places) = self.0.upgrade() else {
             return false;
         };
-        let slots = slots.lock().unwrap_or_else(PoisonError::into_inner);
-        slots.contains_key(id)
+        locked(&places).contains_key(id)
     }
 }
 
-/// One session's place. Its lock is held while the session starts or ends, so
-/// that what a client sends meanwhile waits in order.
-pub type Slot = tokio::sync::Mutex<Option<Arc<Live>>>;
+/// A handle to one session's place. While somebody has it, the place is kept.
+#[derive(Debug)]
+pub struct Slot {
+    id: String,
+    places: Arc<Mutex<Places>>,
+    work: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// The right to start or end a session in this process; what a client sends
+/// meanwhile waits in order.
+#[derive(Debug)]
+pub struct Held<'a> {
+    slot: &'a Slot,
+    _work: tokio::sync::MutexGuard<'a, ()>,
+}
+
+impl Slot {
+    pub async fn lock(&self) -> Held<'_> {
+        Held {
+            _work: self.work.lock().await,
+            slot: self,
+        }
+    }
+}
+
+impl Held<'_> {
+    /// The session, if its agent runs.
+    pub fn live(&self) -> Option<Arc<Live>> {
+        let live = self.place(|place| place.live.clone());
+        live.filter(|live| !live.is_over())
+    }
+
+    pub fn set(&mut self, live: Arc<Live>) {
+        self.place(|place| place.live = Some(live));
+    }
+
+    /// Empties the place; what was there may have ended.
+    pub fn take(&mut self) -> Option<Arc<Live>> {
+        self.place(|place| place.live.take())
+    }
+
+    fn place<R>(&self, change: impl FnOnce(&mut Place) -> R) -> R {
+        let mut places = locked(&self.slot.places);
+        let place = places.entry(self.slot.id.clone());
+        // It is kept while there is a handle; if it were not, the lock must be ours.
+        change(place.or_insert_with(|| Place {
+            work: Arc::clone(&self.slot.work),
+            ..Place::default()
+        }))
+    }
+}
+
+fn locked(places: &Mutex<Places>) -> MutexGuard<'_, Places> {
+    places.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl Registry {
     /// `state_dir` is where the leases are kept.
     pub fn new(state_dir: &Path) -> Registry {
         Registry {
             leases: state_dir.join("leases"),
-            slots: Arc::default(),
+            places: Arc::default(),
         }
     }
 
     pub fn known_ids(&self) -> KnownIds {
-        KnownIds(Arc::downgrade(&self.slots))
+        KnownIds(Arc::downgrade(&self.places))
     }
 
-    fn slots(&self) -> MutexGuard<'_, Slots> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    fn places(&self) -> MutexGuard<'_, Places> {
+        locked(&self.places)
     }
 
     /// The place of a session, live or not.
-    pub fn slot(&self, id: &str) -> Arc<Slot> {
-        Arc::clone(self.slots().entry(id.to_owned()).or_default())
+    pub fn slot(&self, id: &str) -> Slot {
+        let work = Arc::clone(&self.places().entry(id.to_owned()).or_default().work);
+        Slot {
+            id: id.to_owned(),
+            places: Arc::clone(&self.places),
+            work,
+        }
     }
 
     /// The session, if it is live now and nothing is being done with it.
     pub fn live(&self, id: &str) -> Option<Arc<Live>> {
-        let slot = self.slots().get(id).map(Arc::clone)?;
-        let live = slot.try_lock().ok()?.clone()?;
-        (!live.is_over()).then_some(live)
+        let live = {
+            let places = self.places();
+            let place = places.get(id)?;
+            let is_at_rest = place.work.try_lock().is_ok();
+            place.live.clone().filter(|_| is_at_rest)
+        };
+        live.filter(|live| !live.is_over())
     }
 
-    /// Every live session.
+    /// Every live session, also one that is being loaded or closed.
     pub fn all(&self) -> Vec<Arc<Live>> {
-        let slots: Vec<_> = self.slots().values().cloned().collect();
-        let live = slots
-            .iter()
-            .filter_map(|slot| slot.try_lock().ok()?.clone());
-        live.filter(|live| !live.is_over()).collect()
+        let all: Vec<_> = (self.places().values())
+            .filter_map(|place| place.live.clone())
+            .collect();
+        all.into_iter().filter(|live| !live.is_over()).collect()
     }
 
     pub fn in_vm(&self, vm: &str) -> Vec<Arc<Live>> {
@@ -81,12 +149,17 @@ impl Registry {
 
     /// Forgets the places of sessions that are over, unless somebody waits there.
     pub fn sweep(&self) {
-        self.slots().retain(|_, slot| {
-            Arc::strong_count(slot) > 1
-                || slot
-                    .try_lock()
-                    .is_ok_and(|live| live.as_ref().is_some_and(|live| !live.is_finished()))
-        });
+        let is_kept = |place: &Place| {
+            Arc::strong_count(&place.work) > 1
+                || place.live.as_ref().is_some_and(|live| !live.is_finished())
+        };
+        let left: Vec<Place> = {
+            let mut places = self.places();
+            let left = places.extract_if(|_, place| !is_kept(place));
+            left.map(|(_, place)| place).collect()
+        };
+        // A session's last handle may end its VM, which is not done under a lock.
+        drop(left);
     }
 
     /// The file whose lock is the right to drive a session; absent while nobody does.

@@ -47,7 +47,7 @@ impl Host {
         let asked = Asked::parse(params)?;
         let slot = self.registry.slot(&session);
         let mut slot = slot.lock().await;
-        let back = match slot.clone().filter(|live| !live.is_over()) {
+        let back = match slot.live() {
             Some(live) => Back {
                 live,
                 restored: Restored {
@@ -61,7 +61,7 @@ impl Host {
                     ending.finished().await;
                 }
                 let back = self.restore(&session, client, Some(&asked)).await?;
-                *slot = Some(Arc::clone(&back.live));
+                slot.set(Arc::clone(&back.live));
                 back
             }
         };
@@ -90,7 +90,7 @@ impl Host {
     ) -> Result<Arc<Live>, Failure> {
         let slot = self.registry.slot(session);
         let mut slot = slot.lock().await;
-        if let Some(live) = slot.clone().filter(|live| !live.is_over()) {
+        if let Some(live) = slot.live() {
             live.attach(client);
             return Ok(live);
         }
@@ -106,7 +106,7 @@ impl Host {
             }
         };
         back.live.attach_and_show(client).await;
-        *slot = Some(Arc::clone(&back.live));
+        slot.set(Arc::clone(&back.live));
         Ok(back.live)
     }
 
