@@ -12,6 +12,7 @@ use crate::rpc::message::{self, Body, Malformed, Message, Outcome};
 use crate::rpc::splice;
 use crate::session::Live;
 use crate::session::create::Refusal;
+use crate::session::sleep::Visit;
 
 /// What a handler says: a raw result, or that it has answered already.
 pub enum Answer {
@@ -105,7 +106,7 @@ impl Connection {
                 self.aside(request(), Connection::own_method).await;
             }
             _ => match session_of(params) {
-                Some(session) => match self.server.host.registry.live(&session) {
+                Some(session) => match self.visit(&session) {
                     Some(live) => {
                         live.attach(&self.client);
                         live.forward_request(&self.client, text, id, method, params)
@@ -258,8 +259,18 @@ impl Connection {
     /// A request for a session that is not live: it is brought back first.
     async fn to_stored_session(self: Arc<Self>, request: Arc<Request>) -> Result<Answer, Refusal> {
         let session = session_of(request.params()).unwrap_or_default();
-        let live = self.server.host.ensure(&self.client, &session).await?;
-        Ok(self.forward(&live, &request).await)
+        loop {
+            let live = self.server.host.ensure(&self.client, &session).await?;
+            // It may just be going to sleep again.
+            if let Some(live) = live.visit() {
+                return Ok(self.forward(&live, &request).await);
+            }
+        }
+    }
+
+    /// A session whose agent takes messages now.
+    fn visit(&self, session: &str) -> Option<Visit> {
+        self.server.host.registry.live(session)?.visit()
     }
 
     /// A method that acpbox does not know and that names no session: for the

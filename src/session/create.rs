@@ -68,6 +68,7 @@ impl Host {
         };
         let unclaimed = Unclaimed::new(Arc::clone(&live));
         live.set_roots(self.roots(&plan, &asked));
+        live.set_asked(&asked);
         live.attach(client);
         let outcome = self
             .begin(&live, client, &asked, &plan, text, id, params)

@@ -1,21 +1,26 @@
 //! How a live session ends, and who is told.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::live::Live;
 use super::state::{After, Batch, OwnError, State, Waiting, now};
-use crate::acp::extension::{AgentExit, TurnEnd, TurnEndReason};
+use crate::acp::extension::{AgentExit, SleepReason, TurnEnd, TurnEndReason};
 use crate::acp::methods;
 use crate::acp::{Failure, Phase};
 use crate::agent::process::describe;
 use crate::vm::Exit;
+
+/// How long the end of a killed agent may take, and to be told to its clients.
+const KILLED: Duration = Duration::from_secs(2);
 
 /// Why acpbox itself ended an agent.
 #[derive(Debug, Clone)]
 pub enum Cause {
     /// Its session was closed, or acpbox stops.
     Closed,
+    /// Nobody needs it for now.
+    Asleep(SleepReason),
     Failed(Failure),
 }
 
@@ -28,18 +33,28 @@ impl Live {
 
     /// Ends the agent, first gently. The transcript stays.
     pub async fn close(&self) {
+        self.end(Cause::Closed, self.bounds.exit_grace).await;
+    }
+
+    /// Ends the agent, which may take so long before it is killed.
+    pub(super) async fn end(&self, cause: Cause, grace: Duration) {
         if self.over.is_cancelled() {
             return;
         }
-        self.set_cause(Cause::Closed);
+        self.set_cause(cause);
         self.agent.control.terminate();
-        if tokio::time::timeout(self.bounds.exit_grace, self.over.cancelled())
+        if tokio::time::timeout(grace, self.over.cancelled())
             .await
             .is_err()
         {
             self.agent.control.kill();
             // The relay notices the end of a killed process by itself; a lost VM too.
-            let _ = tokio::time::timeout(Duration::from_secs(2), self.over.cancelled()).await;
+            let is_over = tokio::time::timeout(KILLED, self.over.cancelled()).await;
+            if is_over.is_err() {
+                // A client that does not read keeps nobody waiting for ever.
+                self.unheard.cancel();
+                let _ = tokio::time::timeout(KILLED, self.over.cancelled()).await;
+            }
         }
     }
 
@@ -47,6 +62,11 @@ impl Live {
     pub(super) fn failure_of_end(&self) -> Failure {
         match self.cause() {
             Some(Cause::Failed(failure)) => return failure.stderr(self.agent.last_words()),
+            Some(Cause::Asleep(_)) => {
+                let what = "the session was put to sleep with its VM";
+                return Failure::internal(Phase::Turn, what)
+                    .hint("whatever is sent to it next wakes it");
+            }
             Some(Cause::Closed) => return Failure::internal(Phase::Turn, "the session was closed"),
             None => {}
         }
@@ -72,7 +92,7 @@ impl Live {
         known.get_or_insert(cause);
     }
 
-    fn cause(&self) -> Option<Cause> {
+    pub(super) fn cause(&self) -> Option<Cause> {
         let known = self.cause.lock().unwrap_or_else(PoisonError::into_inner);
         known.clone()
     }
@@ -99,6 +119,10 @@ impl Live {
         }
         self.terminals.end_all();
         *self.lease.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let usage = self.usage.lock();
+        if let Some(usage) = usage.unwrap_or_else(PoisonError::into_inner).take() {
+            usage.touch();
+        }
         self.over.cancel();
     }
 
@@ -118,8 +142,12 @@ impl Live {
             closed: matches!(cause, Some(Cause::Closed)),
             stderr: failure.data.stderr.clone(),
         };
-        let line = state.record_own(batch, methods::AGENT_EXIT, &params);
+        let line = match cause {
+            Some(Cause::Asleep(reason)) => self.record_sleep(state, batch, reason),
+            _ => state.record_own(batch, methods::AGENT_EXIT, &params),
+        };
         let clients = std::mem::take(&mut state.clients);
+        state.followers = clients.iter().map(Arc::downgrade).collect();
         for client in &clients {
             if client.offer().options.agent_notifications && state.is_announced {
                 batch.send(client, &[&line]);
@@ -131,6 +159,7 @@ impl Live {
                 session_id: self.id.to_string(),
                 reason: match cause {
                     Some(Cause::Closed) => TurnEndReason::Shutdown,
+                    Some(Cause::Asleep(_)) => TurnEndReason::Sleep,
                     _ => TurnEndReason::AgentExit,
                 },
                 detail: failure.message.clone(),
@@ -159,7 +188,9 @@ impl Live {
                 failure,
             );
         }
-        state.row.updated = now();
+        if !matches!(cause, Some(Cause::Asleep(_))) {
+            state.row.updated = now();
+        }
         batch.row = true;
         // Whether or not it can be stored, this is what they hear.
         batch.answered.clear();

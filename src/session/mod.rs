@@ -2,17 +2,19 @@
 //!
 //! Reading order: [`host`] is what all sessions share, [`vms`] the running VMs,
 //! [`client`] a connected client; [`live`] a session with a running agent,
-//! [`state`] what it remembers, [`relay`] the way from the agent, [`forward`]
-//! the way to it, [`callbacks`] what acpbox answers an agent itself ([`roots`],
-//! [`terminal`]), [`log`] what an agent says besides, [`ending`] how it ends;
-//! [`asked`] what a client wants, [`handshake`] how that is put to an
-//! agent, [`start`] how one is started; [`create`], [`restore`] and [`replay`] begin a session;
-//! [`registry`] finds it.
+//! [`state`] what it remembers, [`followers`] who follows it, [`relay`] the way
+//! from the agent, [`forward`] the way to it, [`callbacks`] what acpbox answers an
+//! agent itself ([`roots`], [`terminal`]), [`log`] what an agent says besides,
+//! [`ending`] how it ends; [`asked`] what a client wants, [`handshake`] how that is
+//! put to an agent, [`start`] how one is started; [`create`], [`restore`] and
+//! [`replay`] begin a session; [`registry`] finds it, [`locks`] tells who else
+//! drives it; [`sleep`] ends what is idle until it is needed.
 
 pub mod host;
 pub mod vms;
 pub mod client;
 pub mod live;
+pub mod followers;
 pub mod ending;
 pub mod log;
 pub mod state;
@@ -27,7 +29,9 @@ pub mod start;
 pub mod create;
 pub mod restore;
 pub mod replay;
+pub mod locks;
 pub mod registry;
+pub mod sleep;
 
 pub use client::{Client, Offer};
 pub use host::Host;

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rustix::fs::FlockOperation;
 
+use super::followers::Rest;
 use super::live::Live;
+use super::locks;
 use crate::acp::{Failure, Phase};
 
 /// Live sessions by public id.
@@ -25,6 +27,8 @@ struct Place {
     /// all places, so that whoever looks is never mistaken for whoever works.
     work: Arc<tokio::sync::Mutex<()>>,
     live: Option<Arc<Live>>,
+    /// What is kept of one whose agent ended, until it is back or closed.
+    rest: Option<Rest>,
 }
 
 /// The public ids of a registry's sessions, for one of them to look up.
@@ -63,6 +67,15 @@ impl Slot {
             slot: self,
         }
     }
+
+    /// `None` while the session starts, ends or is being loaded.
+    pub(super) fn try_lock(&self) -> Option<Held<'_>> {
+        let _places = locked(&self.places);
+        Some(Held {
+            _work: self.work.try_lock().ok()?,
+            slot: self,
+        })
+    }
 }
 
 impl Held<'_> {
@@ -73,12 +86,32 @@ impl Held<'_> {
     }
 
     pub fn set(&mut self, live: Arc<Live>) {
-        self.place(|place| place.live = Some(live));
+        self.place(|place| {
+            place.live = Some(live);
+            place.rest = None;
+        });
     }
 
-    /// Empties the place; what was there may have ended.
+    /// Empties the place, for good; what was there may have ended.
     pub fn take(&mut self) -> Option<Arc<Live>> {
-        self.place(|place| place.live.take())
+        self.place(|place| {
+            place.rest = None;
+            place.live.take()
+        })
+    }
+
+    /// Waits for an agent that is ending, and returns what is kept of a session
+    /// that is not live. It stays here until the session is back.
+    pub(super) async fn settle(&mut self) -> Rest {
+        if let Some(ending) = self.place(|place| place.live.clone()) {
+            ending.finished().await;
+            let rest = ending.rest();
+            self.place(|place| {
+                place.live = None;
+                place.rest = rest;
+            });
+        }
+        self.place(|place| place.rest.clone()).unwrap_or_default()
     }
 
     fn place<R>(&self, change: impl FnOnce(&mut Place) -> R) -> R {
@@ -147,19 +180,51 @@ impl Registry {
         all.filter(|live| live.vm_name == vm).collect()
     }
 
-    /// Forgets the places of sessions that are over, unless somebody waits there.
+    /// Every session whose agent has not ended yet, or not told so.
+    pub(super) fn unfinished(&self) -> Vec<Arc<Live>> {
+        let places = self.places();
+        let all = places.values().filter_map(|place| place.live.clone());
+        all.filter(|live| !live.is_finished()).collect()
+    }
+
+    /// Whether anybody follows a session of this VM whose agent has ended.
+    pub(super) fn is_followed_in(&self, vm: &str) -> bool {
+        let places = self.places();
+        let mut rests = places.values().filter_map(|place| place.rest.as_ref());
+        rests.any(|rest| rest.is_followed_in(vm))
+    }
+
+    /// Lets go of sessions that are over, and forgets the places where nobody
+    /// waits and to which nobody will come back.
     pub fn sweep(&self) {
-        let is_kept = |place: &Place| {
+        let is_over = |place: &Place| {
+            let is_finished = place.live.as_ref().is_some_and(|live| live.is_finished());
+            is_finished && Arc::strong_count(&place.work) == 1
+        };
+        let over: Vec<_> = (self.places().iter())
+            .filter(|(_, place)| is_over(place))
+            .filter_map(|(id, place)| Some((id.clone(), place.live.clone()?)))
+            .collect();
+        // Not under the lock on the places, which is taken under that on a state.
+        let rests: Vec<_> = over.iter().map(|(_, live)| live.rest()).collect();
+        let mut places = self.places();
+        for ((id, live), rest) in over.iter().zip(rests) {
+            if let Some(place) = places.get_mut(id)
+                && is_over(place)
+                && (place.live.as_ref()).is_some_and(|there| Arc::ptr_eq(there, live))
+            {
+                place.live = None;
+                place.rest = rest;
+            }
+        }
+        places.retain(|_, place| {
             Arc::strong_count(&place.work) > 1
-                || place.live.as_ref().is_some_and(|live| !live.is_finished())
-        };
-        let left: Vec<Place> = {
-            let mut places = self.places();
-            let left = places.extract_if(|_, place| !is_kept(place));
-            left.map(|(_, place)| place).collect()
-        };
-        // A session's last handle may end its VM, which is not done under a lock.
-        drop(left);
+                || place.live.is_some()
+                || place.rest.as_ref().is_some_and(Rest::is_of_use)
+        });
+        drop(places);
+        // A session's last handle may end its VM, which is not done under a lock either.
+        drop(over);
     }
 
     /// The file whose lock is the right to drive a session; absent while nobody does.
@@ -183,9 +248,7 @@ impl Registry {
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(rustix::io::Errno::WOULDBLOCK) => {
-                    let what = format!("the session `{id}` is live in another acpbox process");
-                    return Err(Failure::internal(Phase::Session, what)
-                        .hint("end that one first; its transcript can be read meanwhile"));
+                    return Err(is_held(id, locks::holders(&path).first().copied()));
                 }
                 Err(error) => return Err(io(error.into())),
             }
@@ -198,6 +261,20 @@ impl Registry {
             }
         }
     }
+}
+
+fn is_held(id: &str, holder: Option<u32>) -> Failure {
+    if holder == Some(std::process::id()) {
+        let what = format!("the session `{id}` is still ending");
+        return Failure::internal(Phase::Session, what).hint("try again");
+    }
+    let holder = holder.map(|holder| format!(" ({holder})"));
+    let what = format!(
+        "the session `{id}` is live in another acpbox process{}",
+        holder.unwrap_or_default()
+    );
+    Failure::internal(Phase::Session, what)
+        .hint("end that one first; its transcript can be read meanwhile")
 }
 
 /// The right to drive a session. The kernel takes it back when the process

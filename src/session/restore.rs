@@ -10,9 +10,11 @@ use serde_json::Value;
 use super::asked::Asked;
 use super::client::Client;
 use super::create::Refusal;
+use super::followers::Rest;
 use super::handshake::{agent_params, announced};
 use super::host::Host;
 use super::live::{Live, Unclaimed};
+use super::sleep::SLEEPING;
 use super::start::Start;
 use super::state::OwnError;
 use crate::acp::extension::{Restored, SessionMeta, SessionOptions, Tier};
@@ -24,6 +26,8 @@ use crate::store::SessionRow;
 /// A session that is live again, and what its agent answered.
 pub struct Back {
     pub live: Arc<Live>,
+    /// What was kept of it in this process.
+    rest: Rest,
     pub restored: Restored,
     /// The agent's raw result of `session/resume`, `load` or `new`; an object.
     pub result: Box<str>,
@@ -44,12 +48,13 @@ impl Host {
         let Some(session) = session else {
             return Err(Failure::invalid_params("`sessionId` is missing, a string").into());
         };
-        let asked = Asked::parse(params)?;
+        let mut asked = Asked::parse(params)?;
         let slot = self.registry.slot(&session);
         let mut slot = slot.lock().await;
         let back = match slot.live() {
             Some(live) => Back {
                 live,
+                rest: Rest::default(),
                 restored: Restored {
                     tier: Tier::Attach,
                     reasons: Vec::new(),
@@ -57,17 +62,17 @@ impl Host {
                 result: "{}".into(),
             },
             None => {
-                if let Some(ending) = slot.take() {
-                    ending.finished().await;
-                }
-                let back = self.restore(&session, client, Some(&asked)).await?;
+                let rest = slot.settle().await;
+                rest.complete(&mut asked);
+                let mut back = self.restore(&session, client, Some(&asked)).await?;
+                back.rest = rest;
                 slot.set(Arc::clone(&back.live));
                 back
             }
         };
         let after = with_replay.then(|| asked.options.after.unwrap_or(0));
         back.live
-            .attach_and_answer(client, after, |last_seq| {
+            .attach_and_answer(client, &back.rest, after, |last_seq| {
                 let meta = SessionMeta {
                     agent: back.live.agent_name.clone(),
                     vm: back.live.vm_name.clone(),
@@ -94,10 +99,8 @@ impl Host {
             live.attach(client);
             return Ok(live);
         }
-        if let Some(ending) = slot.take() {
-            ending.finished().await;
-        }
-        let back = match self.restore(session, client, None).await {
+        let rest = slot.settle().await;
+        let back = match self.restore(session, client, rest.asked.as_ref()).await {
             Ok(back) => back,
             Err(Refusal::Failed(failure)) => return Err(failure),
             Err(Refusal::Agent(raw)) => {
@@ -105,8 +108,8 @@ impl Host {
                 return Err(Failure::internal(Phase::Session, what));
             }
         };
-        back.live.attach_and_show(client).await;
         slot.set(Arc::clone(&back.live));
+        back.live.attach_and_show(client, &rest).await?;
         Ok(back.live)
     }
 
@@ -116,11 +119,15 @@ impl Host {
         client: &Arc<Client>,
         asked: Option<&Asked>,
     ) -> Result<Back, Refusal> {
-        let row = self.store.session(session).await.map_err(Failure::from)?;
-        let Some(row) = row else {
-            return Err(Failure::unknown_session(session).into());
+        let known = async || {
+            let row = self.store.session(session).await.map_err(Failure::from)?;
+            row.ok_or_else(|| Failure::unknown_session(session))
         };
+        known().await?;
         let lease = self.registry.lease(session)?;
+        // Until then another process may have driven it.
+        let row = known().await?;
+        let was_asleep = row.state == SLEEPING;
         let kept = as_kept(&row, asked);
         let plan = self.plan(&kept, Some(&row.vm))?;
         let next_seq = self.store.last_seq(session).await.map_err(Failure::from)? + 1;
@@ -140,6 +147,7 @@ impl Host {
         let live = self.start_agent(start).await?;
         let unclaimed = Unclaimed::new(Arc::clone(&live));
         live.set_roots(self.roots(&plan, &kept));
+        live.set_asked(&kept);
         // Nobody is attached yet: what comes behind the agent's answer is held.
         live.state().is_announced = false;
         let params = serde_json::json!({
@@ -151,6 +159,9 @@ impl Host {
         match live.rejoin(agent_session, &params).await {
             Ok((restored, result)) => {
                 live.record_own(methods::SESSION_RESTORED, &restored).await;
+                if was_asleep {
+                    live.record_wake(restored.tier).await;
+                }
                 let row = live.state().row.clone();
                 self.store
                     .update_session(&row)
@@ -159,6 +170,7 @@ impl Host {
                 unclaimed.claim();
                 Ok(Back {
                     live,
+                    rest: Rest::default(),
                     restored,
                     result,
                 })
@@ -240,6 +252,7 @@ impl Live {
     async fn attach_and_answer(
         &self,
         client: &Arc<Client>,
+        rest: &Rest,
         after: Option<i64>,
         answer: impl FnOnce(i64) -> String,
     ) -> Result<(), Failure> {
@@ -253,28 +266,36 @@ impl Live {
         }
         let last_seq = self.store.last_seq(&self.id).await?;
         let _ = client.outbox.send(&answer(last_seq)).await;
-        self.show_held(client).await;
-        Ok(())
+        self.show_held(client, rest).await
     }
 
     /// Attaches the client that had a session brought back by using it.
-    async fn attach_and_show(&self, client: &Arc<Client>) {
+    async fn attach_and_show(&self, client: &Arc<Client>, rest: &Rest) -> Result<(), Failure> {
         let _order = self.order().await;
-        self.show_held(client).await;
+        self.flush().await?;
+        if rest.followers().any(|known| Arc::ptr_eq(&known, client)) {
+            // Another process may have driven the session meanwhile.
+            super::replay::replay(&self.store, &self.id, rest.seen, client).await?;
+            self.state().held.retain(|line| !is_update(line));
+        }
+        self.show_held(client, rest).await
     }
 
-    /// Attaches a client and sends it what came while nobody was. The order must be held.
-    async fn show_held(&self, client: &Arc<Client>) {
-        let held = {
+    /// Attaches a client, and those who followed before, and sends what came
+    /// while nobody was there. The order must be held.
+    async fn show_held(&self, client: &Arc<Client>, rest: &Rest) -> Result<(), Failure> {
+        let mut held = {
             let mut state = self.state();
             state.is_announced = true;
             state.held_bytes = 0;
             std::mem::take(&mut state.held)
         };
         self.attach(client);
-        for line in held {
-            let _ = client.outbox.send(&line).await;
+        for line in &held {
+            let _ = client.outbox.send(line).await;
         }
+        held.retain(|line| !is_update(line));
+        self.welcome(rest, client, &held).await
     }
 }
 

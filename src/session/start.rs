@@ -165,6 +165,11 @@ impl Host {
             queue: VecDeque::new(),
             first_prompt: delivery.first_prompt,
             ended: None,
+            active: tokio::time::Instant::now(),
+            visits: 0,
+            is_leaving: false,
+            followers: Vec::new(),
+            woke: None,
             row,
         };
         let live = Arc::new(Live::new(Parts {
@@ -176,6 +181,7 @@ impl Host {
             base_environment,
             meta: delivery.meta,
             lease,
+            usage: running.usage,
         }));
         tokio::spawn(Arc::clone(&live).run(output));
         let unclaimed = Unclaimed::new(Arc::clone(&live));

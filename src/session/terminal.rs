@@ -105,6 +105,12 @@ impl Terminals {
         }
     }
 
+    /// Whether a command still runs.
+    pub(super) fn is_running(&self) -> bool {
+        let open = self.open();
+        (open.values()).any(|(terminal, _)| terminal.exit.borrow().is_none())
+    }
+
     /// Ends all, as the agent is gone.
     pub(super) fn end_all(&self) {
         for (_, (terminal, _)) in self.open().drain() {

@@ -22,6 +22,7 @@ mod turns;
 mod races;
 mod callbacks;
 mod sessions;
+mod sleep;
 mod secrets;
 mod crash;
 mod scripted;

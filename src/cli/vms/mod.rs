@@ -15,6 +15,7 @@ use super::exit::{Code, Usage};
 use super::locks;
 use crate::config::nearest;
 use crate::store::{Store, VmRow};
+use crate::vm::disk;
 
 pub(super) fn run(global: &Global, command: &VmsCommand) -> anyhow::Result<Code> {
     let context = Context::new(global, None, None)?;
@@ -51,7 +52,7 @@ async fn find(store: &Store, name: &str) -> anyhow::Result<VmRow> {
 
 /// The file that every process with a guest of this VM holds a lock on.
 fn lock_file(row: &VmRow) -> PathBuf {
-    row.state_dir.join("lock")
+    disk::lock_file(&row.state_dir)
 }
 
 /// The acpbox processes in which the VM runs.
