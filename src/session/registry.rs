@@ -232,6 +232,16 @@ impl Registry {
         self.leases.join(id)
     }
 
+    /// The sessions that are live in any acpbox process, as far as the kernel tells.
+    pub fn live_anywhere(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.leases).into_iter().flatten();
+        let held = entries
+            .flatten()
+            .filter(|entry| !locks::holders(&entry.path()).is_empty());
+        held.filter_map(|entry| entry.file_name().into_string().ok())
+            .collect()
+    }
+
     /// Takes the right to drive a session; one process has it at a time.
     pub fn lease(&self, id: &str) -> Result<Lease, Failure> {
         let io = |error: std::io::Error| {

@@ -3,6 +3,7 @@
 
 mod list;
 mod stop;
+mod busy;
 mod delete;
 mod shell;
 mod console;
@@ -26,7 +27,7 @@ pub(super) fn run(global: &Global, command: &VmsCommand) -> anyhow::Result<Code>
         let store = context.store()?;
         let code = match command {
             VmsCommand::List(arguments) => list::run(&context, &store, arguments).await?,
-            VmsCommand::Stop(arguments) => stop::run(&store, arguments).await?,
+            VmsCommand::Stop(arguments) => stop::run(&context, &store, arguments).await?,
             VmsCommand::Delete(arguments) => delete::run(&store, arguments).await?,
             VmsCommand::Shell(_) => unreachable!("it has a runtime of its own"),
         };

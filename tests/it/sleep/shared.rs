@@ -167,6 +167,26 @@ async fn whoever_followed_a_sleeping_session_hears_what_wakes_it_for_another() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn whoever_followed_a_session_whose_agent_died_hears_what_brings_it_back() {
+    let setup = Setup::host();
+    setup.script(&[expect_prompt(), json!({"exit": 3})]);
+    let server = host(&setup);
+    let mut one = Peer::connect(&server).await;
+    let mut other = Peer::connect(&server).await;
+    let params = json!({"cwd": setup.workspace(), "mcpServers": []});
+    let created = one.call("session/new", params).await.unwrap();
+    let session = created["sessionId"].as_str().unwrap().to_owned();
+    other.load(&setup, &session).await;
+    let died = one.call("session/prompt", prompt(&session, "die")).await;
+    assert_eq!(died.unwrap_err()["data"]["exit"], "exit code 3");
+    setup.script(&[expect_prompt(), chunk("back"), end_turn()]);
+    let answered = other.call("session/prompt", prompt(&session, "on")).await;
+    answered.unwrap();
+    assert_eq!(one.texts_until("back").await, ["back"]);
+    server.host.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_client_that_does_not_read_does_not_keep_a_session_from_ending() {
     let setup = Setup::host().limits("exit_grace = \"100ms\"");
     let server = host(&setup);
