@@ -34,6 +34,11 @@ pub(super) struct Global {
 pub(super) enum Command {
     /// Speak ACP on stdin and stdout (what a bare `acpbox` does when piped).
     Stdio(StdioArguments),
+    /// Serve any number of ACP clients on sockets.
+    ///
+    /// Sessions, their agents and VMs live on when a client goes. SIGTERM lets
+    /// running turns end; a second one does not.
+    Serve(ServeArguments),
     /// Send one prompt and print the reply.
     Run(RunArguments),
     /// List, show, export and delete stored sessions.
@@ -62,6 +67,23 @@ pub(super) enum Command {
 
 #[derive(Debug, Default, Clone, Args)]
 pub(super) struct StdioArguments {
+    /// The agent of sessions whose client names none.
+    #[arg(long, value_name = "NAME")]
+    pub(super) agent: Option<String>,
+    /// The VM of sessions whose client names none [default: one per workspace].
+    #[arg(long, value_name = "NAME")]
+    pub(super) vm: Option<String>,
+}
+
+#[derive(Debug, Default, Clone, Args)]
+pub(super) struct ServeArguments {
+    /// Where to listen: `unix:PATH` or `tcp:HOST:PORT`; repeat for more
+    /// [default: server.listen, else acpbox.sock in the runtime folder].
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) listen: Vec<String>,
+    /// A file with the token that clients of TCP must send; no other user may read it.
+    #[arg(long, value_name = "FILE")]
+    pub(super) token_file: Option<PathBuf>,
     /// The agent of sessions whose client names none.
     #[arg(long, value_name = "NAME")]
     pub(super) agent: Option<String>,

@@ -10,6 +10,7 @@ mod confirm;
 mod table;
 
 mod stdio;
+mod serve;
 mod run;
 mod sessions;
 mod logs;
@@ -46,6 +47,7 @@ pub fn main() -> ExitCode {
     let outcome = match command {
         Command::ExampleAgent => return crate::agent::example::run(),
         Command::Stdio(stdio) => stdio::run(&arguments.global, &stdio),
+        Command::Serve(serve) => serve::run(&arguments.global, &serve),
         Command::Run(run) => run::run(&arguments.global, &run),
         Command::Sessions(command) => sessions::run(&arguments.global, &command),
         Command::Logs(logs) => logs::run(&arguments.global, &logs),

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::limits::Limits;
+use super::server::ServerSettings;
 use super::{ConfigError, units};
 
 /// `config.toml`. Every key is optional.
@@ -19,6 +20,7 @@ pub(super) struct File {
     /// VMs by name. `default` is what every VM gets.
     pub(super) vms: BTreeMap<String, Vm>,
     pub(super) limits: Limits,
+    pub(super) server: ServerSettings,
 }
 
 /// What is used when neither a flag nor the client says otherwise.

@@ -10,6 +10,7 @@ mod limits;
 mod paths;
 mod plan;
 mod protected;
+mod server;
 mod units;
 mod vm;
 mod workspace;
@@ -24,6 +25,7 @@ pub use limits::Limits;
 pub use paths::Paths;
 pub use plan::{GUEST_HOME, Guest, VmPlan};
 pub use protected::DEFAULT_PROTECTED;
+pub use server::ServerSettings;
 pub use units::{parse_duration, parse_size};
 pub use vm::VmSettings;
 
@@ -44,6 +46,7 @@ pub struct Config {
     /// `[agents.NAME]`, as written; the catalogue merges it with the built-in agents.
     pub agents: BTreeMap<String, AgentSettings>,
     pub limits: Limits,
+    pub server: ServerSettings,
     /// `[vms.default]`: what every VM gets.
     vm_defaults: VmSettings,
     /// The other `[vms.NAME]`, merged over the defaults.
@@ -133,6 +136,7 @@ impl Config {
                 .unwrap_or_else(|| DEFAULT_AGENT.to_owned()),
             default_vm: overrides.vm.clone().or(file.defaults.vm),
             limits: file.limits,
+            server: server_settings(file.server, &scope)?,
             agents,
             vm_defaults,
             vms,
@@ -159,6 +163,21 @@ impl Config {
             .flatten()
             .min()
     }
+}
+
+/// Paths are below the home folder where they begin with `~`.
+fn server_settings(
+    settings: ServerSettings,
+    scope: &vm::Scope<'_>,
+) -> Result<ServerSettings, ConfigError> {
+    let token_file = match settings.token_file {
+        Some(file) => Some(scope.absolute(&file.to_string_lossy(), "server.token_file")?),
+        None => None,
+    };
+    Ok(ServerSettings {
+        token_file,
+        ..settings
+    })
 }
 
 /// The JSON Schema of `config.toml`, for editors that check TOML.

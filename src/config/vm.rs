@@ -171,7 +171,7 @@ pub(super) fn command(command: String, at: &str, scope: &Scope<'_>) -> Result<St
 
 impl Scope<'_> {
     /// Expands `~` and refuses relative paths and `..`.
-    fn absolute(&self, path: &str, key: &str) -> Result<PathBuf, ConfigError> {
+    pub(super) fn absolute(&self, path: &str, key: &str) -> Result<PathBuf, ConfigError> {
         let expanded = match path.strip_prefix('~') {
             Some("") => self.home.to_path_buf(),
             Some(rest) if rest.starts_with('/') => self.home.join(rest.trim_start_matches('/')),

@@ -76,6 +76,9 @@ impl Connection {
         if method == methods::INITIALIZE {
             let answer = self.initialize(params).await;
             self.answer(id, answer).await;
+            if self.gate.token.is_some() && !self.client.offer().initialized {
+                self.refused.cancel();
+            }
             return;
         }
         if !self.client.offer().initialized {

@@ -142,6 +142,7 @@ impl Live {
             closed: matches!(cause, Some(Cause::Closed)),
             stderr: failure.data.stderr.clone(),
         };
+        self.show_terminals(state, batch);
         let line = match cause {
             Some(Cause::Asleep(reason)) => self.record_sleep(state, batch, reason),
             _ => state.record_own(batch, methods::AGENT_EXIT, &params),

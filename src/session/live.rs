@@ -134,7 +134,7 @@ impl Live {
             vm: parts.vm,
             agent: parts.agent,
             store: parts.store,
-            terminals: Terminals::new(parts.bounds.terminal_bytes),
+            terminals: Terminals::new(parts.bounds.terminal_bytes, first_terminal(&parts.state)),
             bounds: parts.bounds,
             initialized: Mutex::new("{}".into()),
             roots: Mutex::default(),
@@ -199,6 +199,12 @@ impl Live {
         }
         let state = self.state();
         state.is_leaving || state.ended.is_some()
+    }
+
+    /// Whether a turn runs or waits for its place.
+    pub fn is_busy(&self) -> bool {
+        let state = self.state();
+        state.ended.is_none() && (state.turn.is_some() || !state.queue.is_empty())
     }
 
     /// Whether all who waited were told of the agent's end. Takes no lock.
@@ -476,6 +482,11 @@ impl Live {
             live.late_bytes.fetch_sub(bytes, Ordering::Relaxed);
         });
     }
+}
+
+/// Creating a terminal takes two events: no earlier one has this number.
+fn first_terminal(state: &State) -> u64 {
+    state.next_seq.max(1).cast_unsigned()
 }
 
 pub(super) fn too_many_pending() -> Failure {

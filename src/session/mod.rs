@@ -23,6 +23,7 @@ pub mod forward;
 pub mod callbacks;
 pub mod roots;
 pub mod terminal;
+mod embedded;
 pub mod asked;
 pub mod handshake;
 pub mod start;

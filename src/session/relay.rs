@@ -191,7 +191,7 @@ impl Live {
     }
 
     fn on_notification(
-        &self,
+        self: &Arc<Self>,
         state: &mut State,
         batch: &mut Batch,
         text: &str,
@@ -225,6 +225,11 @@ impl Live {
             || methods::SESSION_UPDATE.into(),
             |update| self.on_update(state, update),
         );
+        if matches!(&*kind, "tool_call" | "tool_call_update")
+            && let Some((content, shown)) = update.and_then(|update| self.show_content(update))
+        {
+            edits.replace(content, shown);
+        }
         let line = edits.apply();
         let seq = state.next_seq;
         // The seq goes in front of the first member, or into the `_meta` there is.
@@ -283,7 +288,7 @@ impl Live {
     }
 
     /// Sends to all who follow, or holds until the client knows the session.
-    fn show(&self, state: &mut State, batch: &mut Batch, parts: &[&str], length: usize) {
+    pub(super) fn show(&self, state: &mut State, batch: &mut Batch, parts: &[&str], length: usize) {
         let is_held = !state.is_announced && state.held_bytes + length <= HELD_BYTES;
         if is_held {
             state.held_bytes += length;

@@ -48,7 +48,7 @@ impl Drop for Visit {
 
 impl State {
     /// Whether anybody waits for anything here.
-    fn is_busy(&self) -> bool {
+    fn is_waited_for(&self) -> bool {
         let is_waited_for = |waiting: &Waiting| !matches!(waiting, Waiting::Abandoned { .. });
         self.is_in_turn()
             || self.visits > 0
@@ -80,17 +80,13 @@ impl Live {
         self.state().active
     }
 
-    pub fn is_in_turn(&self) -> bool {
-        self.state().is_in_turn()
-    }
-
     fn is_idle(&self, state: &State) -> bool {
         let asks = |client: &Arc<Client>| {
             let pending = client.pending();
             let is_ours = pending.find(|it| it.session.as_ptr() == std::ptr::from_ref(self));
             is_ours.is_some()
         };
-        !state.is_busy() && !state.clients.iter().any(asks) && !self.terminals.is_running()
+        !state.is_waited_for() && !state.clients.iter().any(asks) && !self.terminals.is_running()
     }
 
     /// Since when nothing goes on; `None` while a turn runs, somebody waits for an
@@ -282,7 +278,7 @@ impl Host {
                 .hint("wait, or cancel it, or say `force: true`"))
         };
         let in_turn = |live: &Arc<Live>| refused(turn_runs(name, live));
-        if !force && let Some(live) = lives.iter().find(|live| live.is_in_turn()) {
+        if !force && let Some(live) = lives.iter().find(|live| live.is_busy()) {
             return in_turn(live);
         }
         let ended = lives.iter().map(|live| {
@@ -291,7 +287,7 @@ impl Host {
         });
         futures::future::join_all(ended).await;
         // One may have begun a turn just before it could be ended.
-        if let Some(live) = lives.iter().find(|live| !force && live.is_in_turn()) {
+        if let Some(live) = lives.iter().find(|live| !force && live.is_busy()) {
             return in_turn(live);
         }
         match self.vms.sleep(name, force).await {

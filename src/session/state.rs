@@ -14,6 +14,7 @@ use crate::acp::methods::{self, response_kind};
 use crate::rpc::splice::Edits;
 use crate::rpc::{Body, Message, Outcome, Pending, message};
 use crate::store::{Direction, EventRow, LogLine, SessionRow};
+pub use crate::transcript::meta::{set_meta, with_meta};
 
 /// The longest reply that a prompt result carries in `_meta.acpbox.text`.
 const REPLY_BYTES: usize = 4 * 1024 * 1024;
@@ -351,29 +352,6 @@ impl State {
             Some(own) => message::string(raw)
                 .is_some_and(|id| id == own.as_str() || self.known_ids.contains(&id)),
             None => raw.starts_with('"'),
-        }
-    }
-}
-
-/// Sets `_meta.acpbox` on a message's `result` or `params`, where that is an object.
-pub fn with_meta(line: &str, part: &str, meta: &impl serde::Serialize) -> String {
-    let meta = serde_json::to_string(meta).unwrap_or_else(|_| "{}".into());
-    let Some(object) = crate::rpc::splice::member(line, part) else {
-        return line.to_owned();
-    };
-    let mut edits = Edits::of(line);
-    set_meta(&mut edits, object, meta);
-    edits.apply()
-}
-
-/// Adds the edit that sets `_meta.acpbox` on `object`.
-pub fn set_meta<'a>(edits: &mut Edits<'a>, object: &'a str, meta: String) {
-    match crate::rpc::splice::member(object, "_meta") {
-        Some(theirs) if theirs.starts_with('{') => {
-            edits.set(theirs, "acpbox", meta);
-        }
-        _ => {
-            edits.set(object, "_meta", format!("{{\"acpbox\":{meta}}}"));
         }
     }
 }

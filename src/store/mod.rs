@@ -24,6 +24,7 @@ mod vms;
 mod paths;
 mod delete;
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -32,7 +33,8 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use error::StoreError;
 pub use rows::{
-    Deleted, Direction, EventPage, EventRow, LogLine, LogRow, SessionFilter, SessionRow, VmRow,
+    Deleted, Direction, EventPage, EventRef, EventRow, LogLine, LogRow, SessionFilter, SessionRow,
+    VmRow,
 };
 
 use database::Database;
@@ -158,6 +160,27 @@ impl Store {
     pub async fn events(&self, page: EventPage) -> Result<Vec<EventRow>, StoreError> {
         self.readers
             .read(move |connection| events::page(connection, &page))
+            .await
+    }
+
+    /// Gives a page's events to `step` as they lie in the database, on the thread
+    /// that reads them, until it breaks. In the page's order; where only `before`
+    /// is given, the last one first.
+    pub async fn fold_events<T, F>(
+        &self,
+        page: EventPage,
+        mut value: T,
+        mut step: F,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut T, EventRef<'_>) -> ControlFlow<()> + Send + 'static,
+    {
+        self.readers
+            .read(move |connection| {
+                events::each(connection, &page, |event| step(&mut value, event))?;
+                Ok(value)
+            })
             .await
     }
 

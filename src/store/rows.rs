@@ -28,6 +28,28 @@ pub struct EventRow {
     pub raw: Box<str>,
 }
 
+/// An event of the session at hand, as it lies in the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventRef<'a> {
+    pub seq: i64,
+    pub time: i64,
+    pub direction: Direction,
+    pub kind: &'a str,
+    pub raw: &'a str,
+}
+
+impl EventRow {
+    pub fn borrowed(&self) -> EventRef<'_> {
+        EventRef {
+            seq: self.seq,
+            time: self.time,
+            direction: self.direction,
+            kind: &self.kind,
+            raw: &self.raw,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Default)]
 pub struct EventPage {
     pub session: String,

@@ -4,6 +4,8 @@
 //! `lenient` (JSON, however odd, with every string made [`printable`]) →
 //! `timeline` (items, with answers and updates in their places) → `terminal` or
 //! `markdown`. Nothing that an agent sends makes it fail.
+//!
+//! [`Shown`] gives the messages themselves, as a client saw them.
 
 mod printable;
 mod terminal;
@@ -15,8 +17,12 @@ mod notes;
 mod diff;
 mod lenient;
 mod follower;
+mod shown;
+pub mod meta;
+pub mod terminal_content;
 
 pub use follower::Follower;
 pub use markdown::{MarkdownRenderer, markdown};
 pub use printable::{printable, printable_line};
+pub use shown::Shown;
 pub use terminal::{TerminalOptions, TerminalRenderer, terminal};

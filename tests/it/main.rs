@@ -21,6 +21,7 @@ mod rpc;
 mod turns;
 mod races;
 mod callbacks;
+mod serve;
 mod sessions;
 mod sleep;
 mod secrets;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use acpbox::agent::catalog::Catalog;
 use acpbox::config::{Config, Environment, Overrides};
+use acpbox::server::connection::Gate;
 use acpbox::server::{self, Server};
 use acpbox::session::Host;
 use acpbox::store::Store;
@@ -53,7 +54,15 @@ impl Peer {
         let (input, output) = tokio::io::split(theirs);
         let server = Arc::clone(server);
         tokio::spawn(async move {
-            server::serve(server, input, output, CancellationToken::new(), || true).await
+            server::serve(
+                server,
+                input,
+                output,
+                Gate::default(),
+                CancellationToken::new(),
+                || true,
+            )
+            .await
         });
         let (output, input) = tokio::io::split(ours);
         let mut peer = Peer {
@@ -163,6 +172,48 @@ async fn whoever_followed_a_sleeping_session_hears_what_wakes_it_for_another() {
     assert_eq!(woken.unwrap()["_meta"]["acpbox"]["text"], "said");
     assert_eq!(one.texts_until("said").await, ["said"]);
     assert_eq!(other.texts_until("said").await, ["said"]);
+    server.host.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_vm_that_its_clients_have_left_sleeps_until_one_comes_back() {
+    let setup = Setup::new().vm("sleep_after = \"400ms\"");
+    let server = host(&setup);
+    let mut one = Peer::connect(&server).await;
+    let able = one.new_session(&setup, &[can_resume(), resumes()]).await;
+    let forgetful = one.new_session(&setup, &[]).await;
+    let list = one.call("_acpbox/vm/list", json!({})).await.unwrap();
+    let name = list["vms"][0]["name"].as_str().unwrap().to_owned();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for session in [&able, &forgetful] {
+        assert!(
+            server.host.registry.live(session).is_some(),
+            "somebody is attached"
+        );
+    }
+    drop(one);
+    timeout(PATIENCE, async {
+        while !server.host.vms.is_asleep(&name) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .expect("it sleeps");
+
+    let mut other = Peer::connect(&server).await;
+    for (session, reason, tier) in [(&able, "idle", "resume"), (&forgetful, "vm_idle", "new")] {
+        let answer = other.call("session/prompt", prompt(session, "on")).await;
+        assert_eq!(answer.unwrap()["stopReason"], "end_turn");
+        let params = json!({"sessionId": session});
+        let page = other.call("_acpbox/session/events", params).await.unwrap();
+        let events = page["events"].as_array().unwrap();
+        let of = |kind: &str| {
+            let found = events.iter().find(|it| it["kind"] == kind);
+            found.unwrap()["message"]["params"].clone()
+        };
+        assert_eq!(of("_acpbox/session/sleep")["reason"], reason);
+        assert_eq!(of("_acpbox/session/wake")["tier"], tier);
+    }
     server.host.shutdown().await;
 }
 

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use acpbox::rpc::codec::Framing;
 use acpbox::store::{EventPage, EventRow, Store};
+use acpbox::transcript::Shown;
 use serde_json::{Value, json};
 
 use super::site::{Site, initialize};
@@ -166,8 +168,10 @@ pub fn expect_stored(lines: &[String], rows: &[EventRow]) -> usize {
         let Some(seq) = seq(line) else { continue };
         let stored = rows.binary_search_by_key(&seq, |row| row.seq);
         let stored = stored.unwrap_or_else(|_| panic!("event {seq} is lost: {line}"));
-        let shown = acpbox::session::replay::shown(&rows[stored]);
-        assert_eq!(shown, std::slice::from_ref(line), "event {seq}");
+        let mut shown = Shown::new(&rows[stored].session, Framing::Lines);
+        shown.feed(rows[stored].borrowed());
+        let shown = String::from_utf8(shown.take()).unwrap();
+        assert_eq!(shown.trim_end(), line, "event {seq}");
         count += 1;
     }
     count
