@@ -33,6 +33,30 @@ pub struct SessionOptions {
     pub after: Option<i64>,
 }
 
+/// `_meta.acpbox` of `session/prompt`. Not passed on to the agent.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PromptOptions {
+    /// What becomes of the prompt while another one's turn runs.
+    #[serde(default)]
+    pub when_busy: WhenBusy,
+    /// The client's own name for this prompt, 1 to 255 bytes: a prompt that
+    /// comes again with the same key is not run again, but gets the same answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255))]
+    pub idempotency_key: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenBusy {
+    /// It waits for its turn.
+    #[default]
+    Queue,
+    /// It is answered with an error.
+    Refuse,
+}
+
 /// `clientCapabilities._meta.acpbox`: what a client wants beyond ACP.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -61,6 +85,9 @@ pub struct PromptMeta {
     pub text_truncated: bool,
     /// The number of the turn's last event, which is this result.
     pub last_seq: i64,
+    /// Whether this is the stored result of an earlier prompt with the same key.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub repeated: bool,
 }
 
 /// `_meta.acpbox` of the results of `session/new`, `session/load` and `session/resume`.
@@ -150,6 +177,77 @@ pub struct Event {
     /// The JSON-RPC message, byte for byte.
     #[schemars(with = "serde_json::Value")]
     pub message: Box<RawValue>,
+}
+
+/// `_acpbox/session/search`: finds words in all transcripts. Starts nothing.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SearchRequest {
+    /// Words that must all occur in one message, tool call or title. Words in
+    /// double quotes must stand together, as must those of `src/main.rs` or
+    /// `snake_case`; `*` at the end of a word stands for the rest of it. Nothing
+    /// else has a meaning. Case and accents do not matter. At most 1,000 bytes
+    /// and 32 words.
+    pub query: String,
+    /// Only this session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_id: Option<String>,
+    /// Only sessions whose working folder this is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<PathBuf>,
+    /// Only sessions with this agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+    /// At most so many, 1 to 100; 20 if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+    /// `nextCursor` of the page before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SearchResponse {
+    /// The best first: how often the words occur for the length of the text,
+    /// what kind it is, how recent it is. The newest thousand matches are ranked
+    /// against each other, later pages go on with older ones. Of one session
+    /// there are at most the newest 20, unless `sessionId` names it.
+    pub hits: Vec<SearchHit>,
+    /// Absent on the last page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+    /// Some transcripts could not be made searchable in time: there may be more
+    /// to be found later.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub incomplete: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SearchHit {
+    pub session_id: String,
+    /// The event where the text begins; 0 for a title.
+    pub seq: i64,
+    /// `prompt`, `message`, `thought`, `tool` (a tool call's title and paths) or
+    /// `title`, where nothing else of the session was found.
+    pub kind: String,
+    /// Milliseconds since 1970.
+    pub time: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    pub agent: String,
+    pub cwd: PathBuf,
+    /// Some 200 characters of the text on one line, in pieces.
+    pub snippet: Vec<SnippetPart>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct SnippetPart {
+    pub text: String,
+    /// Whether this piece is what was looked for.
+    #[serde(rename = "match", default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_match: bool,
 }
 
 /// `_acpbox/agent/logs`: what the agent wrote to stderr.
@@ -262,6 +360,9 @@ pub struct AgentExit {
     pub code: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
+    /// Why acpbox ended it, where it did so for a fault of the agent's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// Whether it was ended because its session was closed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub closed: bool,
@@ -275,6 +376,8 @@ pub struct AgentExit {
 #[serde(rename_all = "camelCase")]
 pub struct TurnEnd {
     pub session_id: String,
+    /// The number of the prompt's event.
+    pub prompt_seq: i64,
     pub reason: TurnEndReason,
     pub detail: String,
 }
@@ -290,6 +393,8 @@ pub enum TurnEndReason {
     Shutdown,
     /// Its VM was put to sleep by force.
     Sleep,
+    /// acpbox itself was killed; found out when the session was used again.
+    Interrupted,
 }
 
 /// Event `_acpbox/permission/denied`: a request found nobody to answer it.

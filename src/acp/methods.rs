@@ -56,6 +56,30 @@ pub fn response_kind(method: &str, is_error: bool) -> Cow<'static, str> {
     Cow::Owned(format!("{method}:{how}"))
 }
 
+/// What the kind of an event ends with that came from the agent for a turn
+/// which acpbox had ended already: it was shown to nobody.
+const LATE: &str = ":late";
+
+pub fn late_kind(kind: &str) -> Cow<'static, str> {
+    Cow::Owned(format!("{kind}{LATE}"))
+}
+
+pub fn is_late(kind: &str) -> bool {
+    kind.ends_with(LATE)
+}
+
+/// Whether updates of this kind tell of the session itself, not of a turn.
+pub fn is_of_session(update: &str) -> bool {
+    [
+        "available_commands_update",
+        "current_mode_update",
+        "config_option_update",
+        "session_info_update",
+        "usage_update",
+    ]
+    .contains(&update)
+}
+
 /// The kind of an update's event: the value of `sessionUpdate`, borrowed where known.
 pub fn update_kind(update: &str) -> Cow<'static, str> {
     const KNOWN: [&str; 17] = [

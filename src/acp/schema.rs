@@ -137,6 +137,11 @@ const PARTS: &[Part] = &[
         add: schema_of::<UpdateMeta>,
     },
     Part {
+        name: "promptOptions",
+        place: "`_meta.acpbox` of `session/prompt`",
+        add: schema_of::<PromptOptions>,
+    },
+    Part {
         name: "promptMeta",
         place: "`_meta.acpbox` of the result of `session/prompt`",
         add: schema_of::<PromptMeta>,
@@ -190,6 +195,13 @@ const METHODS: &[Method] = &[
         params: schema_of::<EventsRequest>,
         result: schema_of::<EventsResponse>,
         result_name: "EventsResponse",
+    },
+    Method {
+        name: "_acpbox/session/search",
+        summary: "Finds words in all transcripts, or in some. Starts nothing.",
+        params: schema_of::<SearchRequest>,
+        result: schema_of::<SearchResponse>,
+        result_name: "SearchResponse",
     },
     Method {
         name: "_acpbox/agent/logs",

@@ -1,6 +1,7 @@
 //! What can be typed.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -41,7 +42,7 @@ pub(super) enum Command {
     Serve(ServeArguments),
     /// Send one prompt and print the reply.
     Run(RunArguments),
-    /// List, show, export and delete stored sessions.
+    /// List, show, replay, export, import and delete stored sessions.
     #[command(subcommand)]
     Sessions(SessionsCommand),
     /// What a session's agent wrote to stderr.
@@ -126,10 +127,16 @@ pub(super) struct RunArguments {
 pub(super) enum SessionsCommand {
     /// List sessions, the most recent first.
     List(SessionsListArguments),
+    /// Find words in all transcripts, the best and most recent first.
+    Search(SessionsSearchArguments),
     /// Print a session's transcript for reading.
     Show(SessionsShowArguments),
+    /// Play a session's transcript as it happened.
+    Replay(SessionsReplayArguments),
     /// Write a session's transcript to a file or to stdout.
     Export(SessionsExportArguments),
+    /// Read a session that was exported as JSONL.
+    Import(SessionsImportArguments),
     /// Delete sessions with all that is stored of them.
     Delete(SessionsDeleteArguments),
 }
@@ -150,6 +157,31 @@ pub(super) struct SessionsListArguments {
     pub(super) limit: u32,
 }
 
+/// All words must occur in one message, tool call or title; case and accents do
+/// not matter. `"two words"` in quotes of their own stand together, as do the
+/// words of src/main.rs; `word*` finds all that begins so.
+#[derive(Debug, Clone, Args)]
+pub(super) struct SessionsSearchArguments {
+    /// What to look for.
+    #[arg(value_name = "WORDS", required = true)]
+    pub(super) words: Vec<String>,
+    /// Print one JSON object, as `_acpbox/session/search` answers.
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Only in this session: its id, or as much of it as is unique.
+    #[arg(long, value_name = "ID")]
+    pub(super) session: Option<String>,
+    /// Only in sessions whose working folder this is.
+    #[arg(long, value_name = "FOLDER")]
+    pub(super) cwd: Option<PathBuf>,
+    /// Only in sessions with this agent.
+    #[arg(long, value_name = "NAME")]
+    pub(super) agent: Option<String>,
+    /// At most so many.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(super) limit: u32,
+}
+
 #[derive(Debug, Clone, Args)]
 pub(super) struct SessionsShowArguments {
     /// A session's id, or as much of it as is unique.
@@ -165,7 +197,8 @@ pub(super) struct SessionsExportArguments {
     /// A session's id, or as much of it as is unique.
     #[arg(value_name = "ID")]
     pub(super) id: String,
-    /// `jsonl` has everything, message by message; `markdown` is for reading.
+    /// `jsonl` has everything, message by message; `markdown` and `html` (one
+    /// page that needs nothing else) are for reading.
     #[arg(long, value_enum, default_value_t = ExportFormat::Jsonl)]
     pub(super) format: ExportFormat,
     /// Where to write it [default: stdout]; an existing file is replaced.
@@ -177,6 +210,48 @@ pub(super) struct SessionsExportArguments {
 pub(super) enum ExportFormat {
     Jsonl,
     Markdown,
+    Html,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct SessionsImportArguments {
+    /// What `sessions export --format jsonl` wrote; `-` is standard input.
+    #[arg(value_name = "FILE")]
+    pub(super) file: PathBuf,
+    /// Give the session a new id, also in its messages.
+    #[arg(long)]
+    pub(super) new_id: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct SessionsReplayArguments {
+    /// A session's id, or as much of it as is unique.
+    #[arg(value_name = "ID")]
+    pub(super) id: String,
+    /// So many times as fast as it happened [default: 1; at once where standard
+    /// output is no terminal].
+    #[arg(long, value_name = "N", value_parser = speed, conflicts_with = "instant")]
+    pub(super) speed: Option<f64>,
+    /// Without any pause.
+    #[arg(long)]
+    pub(super) instant: bool,
+    /// The longest pause, before --speed divides it.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "2")]
+    pub(super) max_pause: Duration,
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(speed) if (0.01..=10_000.0).contains(&speed) => Ok(speed),
+        _ => Err("a number from 0.01 to 10000, such as 4".to_owned()),
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("a number of seconds from 0 to 86400, such as 0.5".to_owned()),
+    }
 }
 
 #[derive(Debug, Clone, Args)]

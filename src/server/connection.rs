@@ -206,8 +206,9 @@ impl Connection {
             let mut agents = self.server.host.registry.all();
             // It has no session, and may still be asked to log in.
             agents.extend(self.client.parked());
-            let is_due =
-                !self.tasks.is_empty() || agents.iter().any(|live| live.owes(&self.client));
+            let is_due = !self.tasks.is_empty()
+                || self.server.host.restarts.owes(&self.client)
+                || agents.iter().any(|live| live.owes(&self.client));
             if !is_due {
                 return Ending::Done;
             }

@@ -4,6 +4,8 @@ use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+
 use super::connection::Connection;
 use crate::acp::failure::{INVALID_REQUEST, METHOD_NOT_FOUND, REQUEST_CANCELLED};
 use crate::acp::methods;
@@ -17,7 +19,13 @@ use crate::session::sleep::Visit;
 /// What a handler says: a raw result, or that it has answered already.
 pub enum Answer {
     Result(String),
+    /// A whole response.
+    Line(String),
     Sent,
+    /// The agent of this session answers.
+    Forward(Arc<Live>),
+    /// The same, for a session that was brought back.
+    Bring(Visit),
 }
 
 /// A request of the client's, owned, so that it can be worked on aside.
@@ -224,6 +232,11 @@ impl Connection {
                     Err(Failure::new(Phase::Request, REQUEST_CANCELLED, what).into())
                 }
             };
+            match &outcome {
+                Ok(Answer::Forward(live)) => connection.forward(live, &request, &token).await,
+                Ok(Answer::Bring(live)) => connection.forward(live, &request, &token).await,
+                _ => {}
+            }
             connection.end(request.id());
             if matches!(outcome, Err(Refusal::Failed(_))) {
                 // Whoever guesses ids leaves nothing behind.
@@ -236,8 +249,9 @@ impl Connection {
 
     async fn answer(&self, id: &str, outcome: Result<Answer, Refusal>) {
         let line = match outcome {
-            Ok(Answer::Sent) => return,
+            Ok(Answer::Sent | Answer::Forward(_) | Answer::Bring(_)) => return,
             Ok(Answer::Result(result)) => message::result(id, &result),
+            Ok(Answer::Line(line)) => line,
             Err(Refusal::Agent(error)) => {
                 format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)
             }
@@ -246,8 +260,9 @@ impl Connection {
         let _ = self.client.outbox.send(&line).await;
     }
 
-    /// Relays a request to an agent, which answers it.
-    pub(super) async fn forward(&self, live: &Arc<Live>, request: &Request) -> Answer {
+    /// Relays a request that was worked on aside. From here on it is the agent's
+    /// to answer; whoever cancels it meanwhile cancels it there.
+    async fn forward(&self, live: &Arc<Live>, request: &Request, token: &CancellationToken) {
         live.forward_request(
             &self.client,
             &request.text,
@@ -256,17 +271,28 @@ impl Connection {
             request.params(),
         )
         .await;
-        Answer::Sent
+        self.end(request.id());
+        if token.is_cancelled() {
+            live.forward_cancel_request(&self.client, request.id())
+                .await;
+        }
     }
 
     /// A request for a session that is not live: it is brought back first.
     async fn to_stored_session(self: Arc<Self>, request: Arc<Request>) -> Result<Answer, Refusal> {
         let session = session_of(request.params()).unwrap_or_default();
+        let host = &self.server.host;
+        if &*request.method == methods::SESSION_PROMPT
+            && let Some(line) =
+                (host.stored_answer(&session, request.id(), request.params())).await?
+        {
+            return Ok(Answer::Line(line));
+        }
         loop {
-            let live = self.server.host.ensure(&self.client, &session).await?;
+            let live = host.ensure(&self.client, &session).await?;
             // It may just be going to sleep again.
             if let Some(live) = live.visit() {
-                return Ok(self.forward(&live, &request).await);
+                return Ok(Answer::Bring(live));
             }
         }
     }
@@ -284,7 +310,7 @@ impl Connection {
             let what = format!("Method not found: `{}`", request.method);
             return Err(Failure::new(Phase::Request, METHOD_NOT_FOUND, what).into());
         };
-        Ok(self.forward(live, &request).await)
+        Ok(Answer::Forward(Arc::clone(live)))
     }
 }
 

@@ -29,6 +29,7 @@ const PAGE_BYTES: usize = 16 * 1024 * 1024;
 pub fn module(host: Arc<Host>) -> RpcModule<Arc<Host>> {
     let mut module = RpcModule::new(host);
     add(&mut module, "_acpbox/session/events", session_events);
+    add(&mut module, "_acpbox/session/search", session_search);
     add(&mut module, "_acpbox/agent/logs", agent_logs);
     add(&mut module, "_acpbox/vm/list", vm_list);
     add(&mut module, "_acpbox/vm/status", vm_status);
@@ -135,6 +136,13 @@ async fn session_events(
         .await?;
     let events = rows.into_iter().map(event).collect::<Result<_, _>>()?;
     Ok(EventsResponse { events, last_seq })
+}
+
+async fn session_search(
+    host: Arc<Host>,
+    request: SearchRequest,
+) -> Result<SearchResponse, Failure> {
+    super::search::search(&host.store, request).await
 }
 
 /// A stored row as it is shown.

@@ -1,7 +1,7 @@
 //! What clients talk to: [`listen`] has the sockets, [`service`] takes clients in from
 //! them; [`connection`] reads one client's messages, [`dispatch`]
 //! sends each where it belongs, [`initialize`], [`sessions`] and
-//! [`authenticate`] answer ACP's methods, [`extension`] our own.
+//! [`authenticate`] answer ACP's methods, [`extension`] and [`search`] our own.
 
 pub mod listen;
 pub mod service;
@@ -11,6 +11,7 @@ pub mod initialize;
 pub mod sessions;
 pub mod authenticate;
 pub mod extension;
+pub mod search;
 
 use std::sync::Arc;
 

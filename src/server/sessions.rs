@@ -124,7 +124,12 @@ impl Connection {
                 live.close().await;
                 None
             }
-            None => Some(host.registry.lease(&id)?),
+            None => {
+                let lease = host.lease(&id).await?;
+                let ended = host.end_interrupted(&id).await;
+                ended.map_err(Failure::from)?;
+                Some(lease)
+            }
         };
         drop(slot);
         host.registry.sweep();
@@ -165,7 +170,7 @@ impl Connection {
         {
             return Err(Failure::unknown_session(&id).into());
         }
-        let _lease = host.registry.lease(&id)?;
+        let _lease = host.lease(&id).await?;
         let deleted = host
             .store
             .delete_session(&id)

@@ -4,8 +4,8 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::live::Live;
-use super::state::{After, Batch, OwnError, State, Waiting, now};
-use crate::acp::extension::{AgentExit, SleepReason, TurnEnd, TurnEndReason};
+use super::state::{After, Asker, Batch, OwnError, State, Waiting, now};
+use crate::acp::extension::{AgentExit, SleepReason, TurnEndReason};
 use crate::acp::methods;
 use crate::acp::{Failure, Phase};
 use crate::agent::process::describe;
@@ -22,12 +22,19 @@ pub enum Cause {
     /// Nobody needs it for now.
     Asleep(SleepReason),
     Failed(Failure),
+    /// It went on with a turn that had been cancelled.
+    Unstopped(Failure),
 }
 
 impl Live {
     /// Ends the agent for a reason of acpbox's own, which all who wait will hear.
     pub(super) fn end_with(&self, failure: Failure) {
-        self.set_cause(Cause::Failed(failure));
+        self.end_for(Cause::Failed(failure));
+    }
+
+    /// Kills the agent.
+    pub(super) fn end_for(&self, cause: Cause) {
+        self.set_cause(cause);
         self.agent.control.kill();
     }
 
@@ -61,7 +68,9 @@ impl Live {
     /// Why nothing more can come from the agent.
     pub(super) fn failure_of_end(&self) -> Failure {
         match self.cause() {
-            Some(Cause::Failed(failure)) => return failure.stderr(self.agent.last_words()),
+            Some(Cause::Failed(failure) | Cause::Unstopped(failure)) => {
+                return failure.stderr(self.agent.last_words());
+            }
             Some(Cause::Asleep(_)) => {
                 let what = "the session was put to sleep with its VM";
                 return Failure::internal(Phase::Turn, what)
@@ -118,6 +127,9 @@ impl Live {
             self.deliver(&mut batch).await;
         }
         self.terminals.end_all();
+        if self.state().is_stored && matches!(self.cause(), None | Some(Cause::Failed(_))) {
+            self.restarts.count(&self.id);
+        }
         *self.lease.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let usage = self.usage.lock();
         if let Some(usage) = usage.unwrap_or_else(PoisonError::into_inner).take() {
@@ -139,6 +151,12 @@ impl Live {
                 Exit::Signal(signal) => Some(*signal),
                 _ => None,
             },
+            reason: match &cause {
+                Some(Cause::Failed(failure) | Cause::Unstopped(failure)) => {
+                    Some(failure.message.clone())
+                }
+                _ => None,
+            },
             closed: matches!(cause, Some(Cause::Closed)),
             stderr: failure.data.stderr.clone(),
         };
@@ -155,24 +173,29 @@ impl Live {
             }
             self.withdraw_all(batch, client);
         }
-        if state.turn.take().is_some() {
-            let params = TurnEnd {
-                session_id: self.id.to_string(),
-                reason: match cause {
-                    Some(Cause::Closed) => TurnEndReason::Shutdown,
-                    Some(Cause::Asleep(_)) => TurnEndReason::Sleep,
-                    _ => TurnEndReason::AgentExit,
-                },
-                detail: failure.message.clone(),
+        let mut turn = state.turn.take();
+        if let Some(turn) = &turn {
+            let reason = match cause {
+                Some(Cause::Closed) => TurnEndReason::Shutdown,
+                Some(Cause::Asleep(_)) => TurnEndReason::Sleep,
+                _ => TurnEndReason::AgentExit,
             };
-            state.record_own(batch, methods::TURN_END, &params);
+            state.record_turn_end(batch, turn.prompt, reason, failure.message.clone());
             batch.durable = true;
         }
         for (_, waiting) in state.pending.drain() {
             match waiting {
-                Waiting::Client { client, id, method } => {
-                    state.refuse(batch, &client, &id, &method, failure);
-                }
+                Waiting::Client { client, id, method } => match turn.take() {
+                    Some(turn) if *method == *methods::SESSION_PROMPT => {
+                        let mut askers = vec![Asker { client, id }];
+                        askers.extend(turn.joined);
+                        state.refuse_prompt(batch, turn.prompt, &askers, failure);
+                    }
+                    other => {
+                        turn = other;
+                        state.refuse(batch, &client, &id, &method, failure);
+                    }
+                },
                 Waiting::Own { reply, .. } => {
                     let outcome = Err(OwnError::Failed(failure.clone()));
                     batch.after.push(After::Reply(reply, outcome));
@@ -180,14 +203,14 @@ impl Live {
                 Waiting::Abandoned { .. } => {}
             }
         }
-        while let Some(prompt) = state.queue.pop_front() {
-            state.refuse(
-                batch,
-                &prompt.client,
-                &prompt.id,
-                methods::SESSION_PROMPT,
-                failure,
-            );
+        let queue = std::mem::take(&mut state.queue);
+        if matches!(cause, Some(Cause::Unstopped(_))) {
+            // They came after the cancel and have nothing to do with its turn.
+            self.restarts.leave(&self.id, queue);
+        } else {
+            for prompt in queue {
+                state.refuse_prompt(batch, prompt.seq, &prompt.askers, failure);
+            }
         }
         if !matches!(cause, Some(Cause::Asleep(_))) {
             state.row.updated = now();

@@ -9,6 +9,7 @@ use super::asked::Asked;
 use super::client::Client;
 use super::ending::Cause;
 use super::live::Live;
+use super::state::Waiting;
 use crate::acp::Failure;
 
 /// What is kept of a session whose agent ended, for when it comes back.
@@ -78,6 +79,21 @@ impl Live {
     pub(super) fn has_client(&self) -> bool {
         let state = self.state();
         state.clients.iter().any(|it| !it.gone.is_cancelled())
+    }
+
+    /// Whether a request of this client's still waits for its answer.
+    pub fn owes(&self, client: &Arc<Client>) -> bool {
+        let state = self.state();
+        let is_theirs = |waiting: &Waiting| matches!(waiting, Waiting::Client { client: theirs, .. } if Arc::ptr_eq(theirs, client));
+        let waiting = state.queue.iter().flat_map(|prompt| &prompt.askers);
+        let joined = state.turn.iter().flat_map(|turn| &turn.joined);
+        let mut askers = waiting.chain(joined);
+        state.pending.find(is_theirs).is_some()
+            || askers.any(|asker| Arc::ptr_eq(&asker.client, client))
+    }
+
+    pub(super) fn set_asked(&self, asked: &Asked) {
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked.clone());
     }
 
     /// What is kept once the agent has ended; nothing of a session that was closed.

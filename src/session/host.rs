@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::index::Indexer;
 use super::registry::Registry;
+use super::restarts::Restarts;
 use super::vms::Vms;
 use crate::agent::catalog::Catalog;
 use crate::config::{Config, Environment, Limits};
@@ -16,6 +18,8 @@ pub struct Host {
     pub store: Store,
     pub vms: Vms,
     pub registry: Registry,
+    pub indexer: Indexer,
+    pub restarts: Arc<Restarts>,
 }
 
 /// The limits that a live session needs.
@@ -24,11 +28,13 @@ pub struct Bounds {
     pub line_bytes: usize,
     pub depth: usize,
     pub pending_requests: usize,
+    pub queued_prompts: usize,
     pub stderr_bytes: u64,
     pub terminal_bytes: usize,
     pub initialize_timeout: Duration,
     pub session_timeout: Duration,
     pub cancel_grace: Duration,
+    pub stop_grace: Duration,
     pub exit_grace: Duration,
 }
 
@@ -38,11 +44,13 @@ impl From<&Limits> for Bounds {
             line_bytes: limits.line_bytes,
             depth: limits.depth,
             pending_requests: limits.pending_requests,
+            queued_prompts: limits.queued_prompts,
             stderr_bytes: limits.stderr_bytes as u64,
             terminal_bytes: limits.terminal_bytes,
             initialize_timeout: limits.initialize_timeout,
             session_timeout: limits.session_timeout,
             cancel_grace: limits.cancel_grace,
+            stop_grace: limits.stop_grace,
             exit_grace: limits.exit_grace,
         }
     }
@@ -59,6 +67,8 @@ impl Host {
     ) -> Arc<Host> {
         let vms = Vms::new(store.clone(), executable);
         let registry = Registry::new(&config.paths.state_dir);
+        let indexer = Indexer::start(store.clone());
+        let restarts = Arc::new(Restarts::new(&config.limits));
         Arc::new(Host {
             config,
             environment,
@@ -66,6 +76,8 @@ impl Host {
             store,
             vms,
             registry,
+            indexer,
+            restarts,
         })
     }
 
@@ -74,6 +86,7 @@ impl Host {
         let live = self.registry.unfinished();
         futures::future::join_all(live.iter().map(|live| live.close())).await;
         self.vms.stop_all().await;
+        self.indexer.stop().await;
         if let Err(error) = self.store.close().await {
             tracing::error!(%error, "the database could not be closed");
         }

@@ -9,10 +9,10 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::asked::Asked;
-use super::client::Client;
 use super::ending::Cause;
 use super::host::Bounds;
 use super::registry::Lease;
+use super::restarts::Restarts;
 use super::roots::Roots;
 use super::state::{After, Batch, EARLY_BYTES, OwnError, State, Waiting};
 use super::terminal::Terminals;
@@ -73,6 +73,9 @@ pub struct Live {
     /// Ends when clients are not waited for any more, so that a session that is
     /// to end does.
     pub(super) unheard: CancellationToken,
+    pub(super) restarts: Arc<Restarts>,
+    /// Held while a prompt with a key is let in.
+    pub(super) keyed_prompts: tokio::sync::Mutex<()>,
     /// Whether the agent let its client wait in vain.
     is_stuck: AtomicBool,
     /// Answers that wait aside until the agent reads, in bytes.
@@ -123,6 +126,7 @@ pub struct Parts {
     pub meta: Option<serde_json::Value>,
     pub lease: Option<Lease>,
     pub usage: Arc<Usage>,
+    pub restarts: Arc<Restarts>,
 }
 
 impl Live {
@@ -147,6 +151,8 @@ impl Live {
             over: CancellationToken::new(),
             unheard: CancellationToken::new(),
             lease: Mutex::new(parts.lease),
+            restarts: parts.restarts,
+            keyed_prompts: tokio::sync::Mutex::default(),
             is_stuck: AtomicBool::new(false),
             late_bytes: AtomicUsize::new(0),
             base_environment: parts.base_environment,
@@ -183,10 +189,6 @@ impl Live {
         *self.roots.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(roots);
     }
 
-    pub(super) fn set_asked(&self, asked: &Asked) {
-        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked.clone());
-    }
-
     /// Waits until nothing is being shown, and holds back what comes.
     pub(super) async fn order(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.order.lock().await
@@ -217,17 +219,6 @@ impl Live {
         let _ = tokio::time::timeout(Duration::from_secs(5), self.over.cancelled()).await;
     }
 
-    /// Whether a request of this client's still waits for its answer.
-    pub fn owes(&self, client: &Arc<Client>) -> bool {
-        let state = self.state();
-        let is_theirs = |waiting: &Waiting| matches!(waiting, Waiting::Client { client: theirs, .. } if Arc::ptr_eq(theirs, client));
-        state.pending.find(is_theirs).is_some()
-            || state
-                .queue
-                .iter()
-                .any(|prompt| Arc::ptr_eq(&prompt.client, client))
-    }
-
     /// Changes the state; commits what that recorded, then sends what it had to
     /// send, ahead of any later change. What is left over is the caller's.
     ///
@@ -255,13 +246,14 @@ impl Live {
             let row = (batch.row && state.is_stored).then(|| state.row.clone());
             let mut events = std::mem::take(&mut state.backlog);
             events.append(&mut batch.events);
+            let turns = std::mem::take(&mut state.turn_rows);
             let committed = if !state.is_stored {
                 is_flooding = !state.keep_early(events);
                 None
-            } else if events.is_empty() {
+            } else if events.is_empty() && turns.is_empty() {
                 None
             } else {
-                Some(permit.append(events, batch.durable))
+                Some(permit.append_with_turns(events, turns, batch.durable))
             };
             (result, committed, row)
         };
@@ -349,7 +341,9 @@ impl Live {
         let committed = {
             let mut state = self.state();
             let backlog = std::mem::take(&mut state.backlog);
-            (!backlog.is_empty()).then(|| permit.append(backlog, false))
+            let turns = std::mem::take(&mut state.turn_rows);
+            let is_empty = backlog.is_empty() && turns.is_empty();
+            (!is_empty).then(|| permit.append_with_turns(backlog, turns, false))
         };
         match committed {
             Some(committed) => Ok(committed.await?),

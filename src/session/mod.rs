@@ -3,12 +3,14 @@
 //! Reading order: [`host`] is what all sessions share, [`vms`] the running VMs,
 //! [`client`] a connected client; [`live`] a session with a running agent,
 //! [`state`] what it remembers, [`followers`] who follows it, [`relay`] the way
-//! from the agent, [`forward`] the way to it, [`callbacks`] what acpbox answers an
-//! agent itself ([`roots`], [`terminal`]), [`log`] what an agent says besides,
-//! [`ending`] how it ends; [`asked`] what a client wants, [`handshake`] how that is
-//! put to an agent, [`start`] how one is started; [`create`], [`restore`] and
-//! [`replay`] begin a session; [`registry`] finds it, [`locks`] tells who else
-//! drives it; [`sleep`] ends what is idle until it is needed.
+//! from the agent, [`forward`] the way to it ([`prompts`], [`repeat`], [`cancel`]),
+//! [`turns`] how a turn ends, [`callbacks`] what acpbox answers an agent itself
+//! ([`roots`], [`terminal`]), [`log`] what an agent says besides, [`ending`] how it
+//! ends; [`asked`] what a client wants, [`handshake`] how that is put to an agent,
+//! [`start`] how one is started, [`restarts`] how often; [`create`], [`restore`] and
+//! [`replay`] begin a session, [`interrupted`] what was left of it; [`registry`]
+//! finds it, [`locks`] tells who else drives it; [`sleep`] ends what is idle until
+//! it is needed; [`index`] lets its words be found.
 
 pub mod host;
 pub mod vms;
@@ -20,6 +22,10 @@ pub mod log;
 pub mod state;
 pub mod relay;
 pub mod forward;
+pub mod prompts;
+pub mod repeat;
+pub mod cancel;
+pub mod turns;
 pub mod callbacks;
 pub mod roots;
 pub mod terminal;
@@ -27,12 +33,15 @@ mod embedded;
 pub mod asked;
 pub mod handshake;
 pub mod start;
+pub mod restarts;
 pub mod create;
 pub mod restore;
 pub mod replay;
+pub mod interrupted;
 pub mod locks;
 pub mod registry;
 pub mod sleep;
+pub mod index;
 
 pub use client::{Client, Offer};
 pub use host::Host;

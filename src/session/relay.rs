@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::live::Live;
+use super::repeat::chunk_text;
 use super::state::{After, Batch, State};
 use crate::acp::methods::{self, update_kind};
 use crate::acp::{Failure, Phase};
@@ -231,6 +232,10 @@ impl Live {
             edits.replace(content, shown);
         }
         let line = edits.apply();
+        if state.fence.is_some() && !methods::is_of_session(&kind) {
+            state.record(batch, Direction::Agent, methods::late_kind(&kind), line);
+            return;
+        }
         let seq = state.next_seq;
         // The seq goes in front of the first member, or into the `_meta` there is.
         let meta = format!("{{\"seq\":{seq}}}");
@@ -272,8 +277,7 @@ impl Live {
         };
         match kind.as_ref() {
             "agent_message_chunk" if state.turn.is_some() => {
-                let text = value("content").and_then(|content| splice::member(content, "text"));
-                if let Some(text) = text.and_then(message::string) {
+                if let Some(text) = chunk_text(value("content")) {
                     state.add_reply(&text);
                 }
             }

@@ -49,6 +49,7 @@ impl Host {
             return Err(Failure::invalid_params("`sessionId` is missing, a string").into());
         };
         let mut asked = Asked::parse(params)?;
+        self.restarts.forgive(&session);
         let slot = self.registry.slot(&session);
         let mut slot = slot.lock().await;
         let back = match slot.live() {
@@ -84,6 +85,7 @@ impl Host {
                 message::result(id, &announced(&back.result, &public, &meta))
             })
             .await?;
+        back.live.adopt(self.restarts.take_left(&session));
         Ok(())
     }
 
@@ -97,9 +99,11 @@ impl Host {
         let mut slot = slot.lock().await;
         if let Some(live) = slot.live() {
             live.attach(client);
+            live.adopt(self.restarts.take_left(session));
             return Ok(live);
         }
         let rest = slot.settle().await;
+        self.restarts.check(session)?;
         let back = match self.restore(session, client, rest.asked.as_ref()).await {
             Ok(back) => back,
             Err(Refusal::Failed(failure)) => return Err(failure),
@@ -110,6 +114,7 @@ impl Host {
         };
         slot.set(Arc::clone(&back.live));
         back.live.attach_and_show(client, &rest).await?;
+        back.live.adopt(self.restarts.take_left(session));
         Ok(back.live)
     }
 
@@ -124,10 +129,12 @@ impl Host {
             row.ok_or_else(|| Failure::unknown_session(session))
         };
         known().await?;
-        let lease = self.registry.lease(session)?;
+        let lease = self.lease(session).await?;
         // Until then another process may have driven it.
         let row = known().await?;
         let was_asleep = row.state == SLEEPING;
+        let ended = self.end_interrupted(session).await;
+        ended.map_err(Failure::from)?;
         let kept = as_kept(&row, asked);
         let plan = self.plan(&kept, Some(&row.vm))?;
         let next_seq = self.store.last_seq(session).await.map_err(Failure::from)? + 1;

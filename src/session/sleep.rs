@@ -50,14 +50,10 @@ impl State {
     /// Whether anybody waits for anything here.
     fn is_waited_for(&self) -> bool {
         let is_waited_for = |waiting: &Waiting| !matches!(waiting, Waiting::Abandoned { .. });
-        self.is_in_turn()
+        self.is_busy()
             || self.visits > 0
             || !self.is_stored
             || self.pending.find(is_waited_for).is_some()
-    }
-
-    fn is_in_turn(&self) -> bool {
-        self.turn.is_some() || !self.queue.is_empty()
     }
 }
 
@@ -282,7 +278,7 @@ impl Host {
             return in_turn(live);
         }
         let ended = lives.iter().map(|live| {
-            let may = move |state: &State| force || !state.is_in_turn();
+            let may = move |state: &State| force || !state.is_busy();
             live.sleep(SleepReason::Asked, may)
         });
         futures::future::join_all(ended).await;

@@ -162,7 +162,9 @@ impl Host {
             pending: Pending::new(bounds.pending_requests),
             clients: Vec::new(),
             turn: None,
+            fence: None,
             queue: VecDeque::new(),
+            turn_rows: Vec::new(),
             first_prompt: delivery.first_prompt,
             ended: None,
             active: tokio::time::Instant::now(),
@@ -182,8 +184,9 @@ impl Host {
             meta: delivery.meta,
             lease,
             usage: running.usage,
+            restarts: Arc::clone(&self.restarts),
         }));
-        tokio::spawn(Arc::clone(&live).run(output));
+        tokio::spawn(self.drive(&live, output));
         let unclaimed = Unclaimed::new(Arc::clone(&live));
         match self.initialize(&live, &offer).await {
             Ok(()) => {

@@ -1,6 +1,6 @@
 //! The writer's connection, and the session keys it remembers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension};
 
@@ -13,6 +13,8 @@ const KEYS_KEPT: usize = 4096;
 pub(super) struct Database {
     pub(super) connection: Connection,
     keys: HashMap<Box<str>, i64>,
+    /// Sessions that are known to be in `unindexed`, by key.
+    unindexed: HashSet<i64>,
     /// Changes when another connection has committed.
     data_version: i64,
     synchronous: Synchronous,
@@ -33,6 +35,7 @@ impl Database {
         Database {
             connection,
             keys: HashMap::new(),
+            unindexed: HashSet::new(),
             data_version: 0,
             synchronous: Synchronous::Normal,
         }
@@ -57,7 +60,7 @@ impl Database {
             .query_row([], |row| row.get(0))?;
         if self.data_version != data_version {
             // Another process may have deleted a session that is remembered.
-            self.keys.clear();
+            self.forget_all();
             self.data_version = data_version;
         }
         Ok(())
@@ -69,7 +72,7 @@ impl Database {
 
     /// Undoes the open transaction, if SQLite has not done so already.
     pub(super) fn roll_back(&mut self) {
-        self.keys.clear();
+        self.forget_all();
         if !self.connection.is_autocommit()
             && let Err(error) = self.connection.execute_batch("ROLLBACK")
         {
@@ -79,7 +82,7 @@ impl Database {
 
     /// Undoes what was done since `SAVEPOINT job`, inside the open transaction.
     pub(super) fn roll_back_job(&mut self) -> rusqlite::Result<()> {
-        self.keys.clear();
+        self.forget_all();
         self.connection
             .execute_batch("ROLLBACK TO job; RELEASE job")
     }
@@ -112,5 +115,33 @@ impl Database {
 
     pub(super) fn forget(&mut self, session: &str) {
         self.keys.remove(session);
+    }
+
+    /// Notes that a session has something that cannot be searched yet. Costs a
+    /// look into memory once it is noted.
+    pub(super) fn mark_unindexed(&mut self, key: i64) -> rusqlite::Result<()> {
+        if self.unindexed.contains(&key) {
+            return Ok(());
+        }
+        self.statement("INSERT OR IGNORE INTO unindexed(session) VALUES (?1)")?
+            .execute([key])?;
+        if self.unindexed.len() >= KEYS_KEPT {
+            self.unindexed.clear();
+        }
+        self.unindexed.insert(key);
+        Ok(())
+    }
+
+    pub(super) fn mark_indexed(&mut self, key: i64) -> rusqlite::Result<()> {
+        self.unindexed.remove(&key);
+        self.statement("DELETE FROM unindexed WHERE session = ?1")?
+            .execute([key])
+            .map(drop)
+    }
+
+    /// What is remembered may not hold any more.
+    fn forget_all(&mut self) {
+        self.keys.clear();
+        self.unindexed.clear();
     }
 }

@@ -9,6 +9,7 @@ use rusqlite::OptionalExtension;
 use super::database::{Database, Synchronous};
 use super::error::Fault;
 use super::rows::Deleted;
+use super::search;
 use super::writer::{Reply, truncate_wal};
 
 /// Rows overwritten in one transaction; about 3 ms of the writer's time.
@@ -32,6 +33,7 @@ impl Purge {
         database
             .statement("INSERT INTO doomed(session) VALUES (?1)")?
             .execute([key])?;
+        database.mark_indexed(key)?;
         Ok(Some(Purge {
             key,
             deleted: Deleted::default(),
@@ -53,7 +55,14 @@ impl Purge {
             "SELECT number FROM logs WHERE session = ?1 ORDER BY number LIMIT 1 OFFSET ?2",
             "DELETE FROM logs WHERE session = ?1 AND number < ?2",
         )?;
-        let done = events + log_lines == 0;
+        let documents = search::remove_some(database, self.key)?;
+        let turns = remove_some(
+            database,
+            self.key,
+            "SELECT prompt FROM turns WHERE session = ?1 ORDER BY prompt LIMIT 1 OFFSET ?2",
+            "DELETE FROM turns WHERE session = ?1 AND prompt < ?2",
+        )?;
+        let done = events + log_lines + documents + turns == 0;
         if done {
             database
                 .statement("DELETE FROM doomed WHERE session = ?1")?

@@ -24,6 +24,7 @@ pub(super) fn insert(database: &mut Database, events: &[EventRow]) -> Result<(),
             .count();
         let (run, after) = rest.split_at(count);
         let key = database.key(&first.session)?;
+        database.mark_unindexed(key)?;
         let mut statement = database.statement(
             "INSERT INTO events(session, seq, time, direction, kind, raw) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         )?;

@@ -8,7 +8,7 @@
 //! - `rows`, `error`: what goes in and comes out.
 //! - `open`, `schema`: the file, its pragmas and its tables.
 //! - `writer`, `database`, `readers`: who runs statements, and when.
-//! - `sessions`, `events`, `logs`, `vms`, `delete`: the statements, by table.
+//! - `sessions`, `events`, `turns`, `logs`, `vms`, `search`, `delete`: the statements, by table.
 
 mod rows;
 mod error;
@@ -19,9 +19,11 @@ mod database;
 mod readers;
 mod sessions;
 mod events;
+mod turns;
 mod logs;
 mod vms;
 mod paths;
+mod search;
 mod delete;
 
 use std::ops::ControlFlow;
@@ -33,9 +35,11 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use error::StoreError;
 pub use rows::{
-    Deleted, Direction, EventPage, EventRef, EventRow, LogLine, LogRow, SessionFilter, SessionRow,
-    VmRow,
+    Deleted, Direction, Document, EventPage, EventRef, EventRow, IndexStep, Indexed, LogLine,
+    LogRow, SearchCursor, SearchFilter, SearchHit, SearchPage, SessionFilter, SessionRow, TurnRow,
+    UnindexedSession, VmRow,
 };
+pub use search::{QueryError, SearchQuery, SnippetPart, TITLE};
 
 use database::Database;
 use error::Fault;
@@ -116,6 +120,24 @@ impl Store {
             .await
     }
 
+    /// Gives a session that was created as `importing` its id and state, and so
+    /// makes it seen. False if a session of that id exists.
+    pub async fn publish_session(
+        &self,
+        staged: &str,
+        id: &str,
+        state: &str,
+    ) -> Result<bool, StoreError> {
+        let (staged, id, state) = (staged.to_owned(), id.to_owned(), state.to_owned());
+        self.write(move |database| sessions::publish(database, &staged, &id, &state))
+            .await
+    }
+
+    /// The ids of sessions that are `importing`; a lease tells whether still.
+    pub async fn staged_sessions(&self) -> Result<Vec<String>, StoreError> {
+        self.readers.read(sessions::staged).await
+    }
+
     pub async fn session(&self, id: &str) -> Result<Option<SessionRow>, StoreError> {
         let id = id.to_owned();
         self.readers
@@ -192,6 +214,28 @@ impl Store {
             .await
     }
 
+    /// The turn of the prompt that a client gave this key.
+    pub async fn turn_of_key(
+        &self,
+        session: &str,
+        key: &str,
+    ) -> Result<Option<TurnRow>, StoreError> {
+        let (session, key) = (session.to_owned(), key.to_owned());
+        self.readers
+            .read(move |connection| turns::of_key(connection, &session, &key))
+            .await
+    }
+
+    /// The session's turns that have no end, oldest first: those of whoever
+    /// drives it, or left so by a process that was killed. As many as may wait
+    /// in a session.
+    pub async fn open_turns(&self, session: &str) -> Result<Vec<TurnRow>, StoreError> {
+        let session = session.to_owned();
+        self.readers
+            .read(move |connection| turns::open(connection, &session))
+            .await
+    }
+
     /// Appends lines of an agent's stderr (or noise on its stdout), keeping
     /// only the newest `keep_bytes` per session, and the last line in any case.
     pub async fn append_log(
@@ -216,6 +260,38 @@ impl Store {
         self.readers
             .read(move |connection| logs::page(connection, &session, after, limit))
             .await
+    }
+
+    /// Sessions with events or a title that no search finds yet, the newest
+    /// first, with a key below `below`.
+    pub async fn unindexed(
+        &self,
+        below: i64,
+        limit: usize,
+    ) -> Result<Vec<UnindexedSession>, StoreError> {
+        self.readers
+            .read(move |connection| search::unindexed(connection, below, limit))
+            .await
+    }
+
+    /// Adds documents to a session, and its title. False, with nothing done,
+    /// where another did it first or the session is gone.
+    pub async fn index(&self, step: IndexStep) -> Result<bool, StoreError> {
+        let step = search::Prepared::new(step);
+        self.write(move |database| step.run(database)).await
+    }
+
+    /// Finds documents by their words.
+    pub async fn search(&self, filter: SearchFilter) -> Result<SearchPage, StoreError> {
+        self.readers
+            .read(move |connection| search::page(connection, &filter))
+            .await
+    }
+
+    /// Waits until something durable was committed since the last call: a turn
+    /// has ended, as a rule. For one who waits.
+    pub async fn synced(&self) {
+        self.shared.synced.notified().await;
     }
 
     /// A small named value (agent capabilities seen, …).
@@ -310,13 +386,25 @@ impl Permit<'_> {
         events: Vec<EventRow>,
         durable: bool,
     ) -> BoxFuture<'static, Result<(), StoreError>> {
-        if !durable && self.shared.append_at_once(&events) {
+        self.append_with_turns(events, Vec::new(), durable)
+    }
+
+    /// [`Permit::append`], with what the events begin and end. A turn's first
+    /// row makes it; later ones add what they know.
+    pub fn append_with_turns(
+        self,
+        events: Vec<EventRow>,
+        turns: Vec<TurnRow>,
+        durable: bool,
+    ) -> BoxFuture<'static, Result<(), StoreError>> {
+        if !durable && self.shared.append_at_once(&events, &turns) {
             return Box::pin(std::future::ready(Ok(())));
         }
         let (reply, answer) = oneshot::channel();
         self.shared.job_sent();
         self.place.send(Job::Append {
             events,
+            turns,
             durable,
             reply,
         });

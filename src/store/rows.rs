@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::search::{SearchQuery, SnippetPart};
+
 /// Which side an event came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Direction {
@@ -67,6 +69,21 @@ pub struct EventPage {
     pub kinds: Vec<String>,
 }
 
+/// A prompt and what became of it, as numbers of events of its session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TurnRow {
+    /// The public session id.
+    pub session: Arc<str>,
+    /// The prompt's own event.
+    pub prompt: i64,
+    /// The first event that can be of its turn; absent while it waits for one.
+    pub first: Option<i64>,
+    /// The event that ended it; absent until then.
+    pub last: Option<i64>,
+    /// The client's own name for the request, at most one prompt's in a session.
+    pub key: Option<Box<str>>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionRow {
     pub id: String,
@@ -79,7 +96,7 @@ pub struct SessionRow {
     /// Milliseconds since 1970.
     pub created: i64,
     pub updated: i64,
-    /// `open`, `closed`.
+    /// `open`, `closed`; `importing` ones are in no list.
     pub state: String,
     /// How it was created, as JSON: directories, MCP servers, environment names, instructions.
     pub options: String,
@@ -129,4 +146,87 @@ pub struct VmRow {
     pub booted: Option<i64>,
     /// The process that runs it, 0 when it is stopped.
     pub holder: u32,
+}
+
+/// A piece of a session's text, to be found by its words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document {
+    /// The event where it begins.
+    pub seq: i64,
+    /// That event's time.
+    pub time: i64,
+    /// A label that the caller chose; `title` is the store's own.
+    pub kind: Cow<'static, str>,
+    pub text: String,
+}
+
+/// How much of a session is in documents.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Indexed {
+    /// Documents that begin up to this event will not change.
+    pub settled: i64,
+    /// All events up to this one are in some document, if they have text.
+    pub seen: i64,
+}
+
+/// A session with events that are in no document yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnindexedSession {
+    /// Newer sessions have higher ones.
+    pub key: i64,
+    pub id: String,
+    pub indexed: Indexed,
+}
+
+/// Documents to be added to a session.
+#[derive(Debug, Clone)]
+pub struct IndexStep {
+    pub session: String,
+    /// As it was read: where it has changed since, nothing is added.
+    pub from: Indexed,
+    pub to: Indexed,
+    /// What lies behind `from.settled`; what was there before is replaced.
+    pub documents: Vec<Document>,
+}
+
+/// What to search, and which page of what is found.
+#[derive(Debug, Clone)]
+pub struct SearchFilter {
+    pub query: SearchQuery,
+    pub session: Option<String>,
+    pub cwd: Option<PathBuf>,
+    pub agent: Option<String>,
+    /// What a document of each kind counts; 1 where none is named.
+    pub weights: &'static [(&'static str, f64)],
+    /// Milliseconds since 1970, for what counts as recent.
+    pub now: i64,
+    pub limit: usize,
+    /// Where the page before ended.
+    pub cursor: Option<SearchCursor>,
+}
+
+/// Where a page of a search begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SearchCursor {
+    /// Only documents below this one.
+    pub below: i64,
+    /// So many of the best are left out.
+    pub offset: usize,
+}
+
+#[derive(Debug, Clone)]
+pub struct SearchPage {
+    /// The best first.
+    pub hits: Vec<SearchHit>,
+    /// Absent on the last page.
+    pub next: Option<SearchCursor>,
+}
+
+#[derive(Debug, Clone)]
+pub struct SearchHit {
+    pub session: SessionRow,
+    pub seq: i64,
+    pub time: i64,
+    pub kind: String,
+    pub snippet: Vec<SnippetPart>,
 }

@@ -11,7 +11,7 @@ pub(super) const APPLICATION_ID: i32 = i32::from_be_bytes(*b"acpb");
 /// The newest schema this program knows.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 
-const MIGRATIONS: &[&str] = &[FIRST];
+const MIGRATIONS: &[&str] = &[FIRST, SEARCH, TURNS];
 
 /// `sessions.key` is AUTOINCREMENT so that a key is never given to a second
 /// session: another process may still hold the key of a deleted one in its
@@ -78,6 +78,51 @@ CREATE TABLE vm_workspaces(
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// `documents.id` is the session's key times 2^24 plus a number, so that a
+/// session's documents stand together in the index, the newest session's last.
+/// Number 0 is its title.
+///
+/// `search` holds no text of its own: what goes into it is cut from
+/// `documents.text`. Its secure deletion takes words out of it, not only marks
+/// them as gone.
+///
+/// `unindexed` holds the sessions with events (or a title) that are in no
+/// document. Up to `indexed_settled` a session's documents are final; those
+/// from there up to `indexed_seen` are made anew when there is more.
+const SEARCH: &str = "
+CREATE TABLE documents(
+    id INTEGER PRIMARY KEY,
+    seq INTEGER NOT NULL,
+    time INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    text TEXT NOT NULL
+) STRICT;
+CREATE VIRTUAL TABLE search USING fts5(word, part, content='', columnsize=0, tokenize='ascii');
+INSERT INTO search(search, rank) VALUES ('secure-delete', 1);
+CREATE TABLE unindexed(
+    session INTEGER PRIMARY KEY
+) STRICT;
+ALTER TABLE sessions ADD COLUMN indexed_settled INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE sessions ADD COLUMN indexed_seen INTEGER NOT NULL DEFAULT 0;
+INSERT INTO unindexed SELECT key FROM sessions;
+";
+
+/// `turns` says of each prompt which event began it and which ended it, so that
+/// what a killed process left open is found without reading a transcript.
+/// `key` is the client's own name for the request.
+const TURNS: &str = "
+CREATE TABLE turns(
+    session INTEGER NOT NULL,
+    prompt INTEGER NOT NULL,
+    first INTEGER,
+    last INTEGER,
+    key TEXT,
+    PRIMARY KEY(session, prompt)
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX turns_by_key ON turns(session, key) WHERE key IS NOT NULL;
+CREATE INDEX turns_open ON turns(session, prompt) WHERE last IS NULL;
+";
+
 /// What a file says it is. All zero when it is new.
 pub(super) struct Stamp {
     pub(super) version: i64,
@@ -116,9 +161,11 @@ pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
 pub(super) fn probe(connection: &Connection) -> rusqlite::Result<()> {
     connection.query_row(
         "SELECT (SELECT max(key) FROM sessions), (SELECT max(session) FROM events),
-            (SELECT max(session) FROM logs), (SELECT max(session) FROM doomed),
+            (SELECT max(session) FROM logs), (SELECT max(session) FROM doomed), (SELECT max(session) FROM turns),
             (SELECT max(key) FROM settings), (SELECT max(name) FROM vms),
-            (SELECT max(updated) FROM sessions INDEXED BY sessions_by_activity)",
+            (SELECT max(updated) FROM sessions INDEXED BY sessions_by_activity),
+            (SELECT max(id) FROM documents), (SELECT max(session) FROM unindexed),
+            (SELECT max(id) FROM search_data)",
         [],
         |_| Ok(()),
     )

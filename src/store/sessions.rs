@@ -27,10 +27,19 @@ pub(super) fn create(database: &mut Database, session: &SessionRow) -> Result<()
             session.state,
             session.options
         ])?;
+    if session.title.is_some() {
+        let key = database.key(&session.id)?;
+        database.mark_unindexed(key)?;
+    }
     Ok(())
 }
 
 pub(super) fn update(database: &mut Database, session: &SessionRow) -> Result<(), Fault> {
+    database
+        .statement(
+            "INSERT OR IGNORE INTO unindexed SELECT key FROM sessions WHERE id = ?1 AND title IS NOT ?2",
+        )?
+        .execute(params![session.id, session.title])?;
     let changed = database
         .statement(
             "UPDATE sessions SET agent = ?2, vm = ?3, agent_session = ?4, cwd = ?5, title = ?6,
@@ -60,6 +69,12 @@ pub(super) fn one(connection: &Connection, id: &str) -> Result<Option<SessionRow
     Ok(statement.query_row([id], read).optional()?)
 }
 
+pub(super) fn by_key(connection: &Connection, key: i64) -> Result<Option<SessionRow>, Fault> {
+    let mut statement =
+        connection.prepare_cached(&format!("SELECT {COLUMNS} FROM sessions WHERE key = ?1"))?;
+    Ok(statement.query_row([key], read).optional()?)
+}
+
 pub(super) fn list(
     connection: &Connection,
     filter: &SessionFilter,
@@ -67,7 +82,7 @@ pub(super) fn list(
     let mut statement = connection.prepare_cached(&format!(
         "SELECT {COLUMNS} FROM sessions
          WHERE (?1 IS NULL OR cwd = ?1) AND (?2 IS NULL OR agent = ?2) AND (?3 IS NULL OR vm = ?3)
-            AND (updated, id) < (?4, ?5)
+            AND (updated, id) < (?4, ?5) AND state <> 'importing'
          ORDER BY updated DESC, id DESC LIMIT ?6"
     ))?;
     // No id sorts above this one.
@@ -98,13 +113,43 @@ pub(super) fn beginning_with(
     limit: usize,
 ) -> Result<Vec<SessionRow>, Fault> {
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM sessions WHERE id >= ?1 AND id < ?2 ORDER BY updated DESC LIMIT ?3"
+        "SELECT {COLUMNS} FROM sessions WHERE id >= ?1 AND id < ?2 AND state <> 'importing' ORDER BY updated DESC LIMIT ?3"
     ))?;
     // No character sorts above this one.
     let end = format!("{prefix}\u{10ffff}");
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let rows = statement.query_map(params![prefix, end, limit], read)?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Gives a session another id and state. False if the id is taken.
+pub(super) fn publish(
+    database: &mut Database,
+    staged: &str,
+    id: &str,
+    state: &str,
+) -> Result<bool, Fault> {
+    database.forget(staged);
+    let changed = database
+        .statement(
+            "UPDATE sessions SET id = ?2, state = ?3
+             WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM sessions WHERE id = ?2)",
+        )?
+        .execute([staged, id, state])?;
+    if changed == 0 {
+        // Its own absence is an error, the other's presence an answer.
+        database.key(staged)?;
+        database.forget(staged);
+    }
+    Ok(changed > 0)
+}
+
+/// Those that are being imported, or were when their import was killed.
+pub(super) fn staged(connection: &Connection) -> Result<Vec<String>, Fault> {
+    let mut statement =
+        connection.prepare_cached("SELECT id FROM sessions WHERE state = 'importing'")?;
+    let ids = statement.query_map([], |row| row.get(0))?;
+    Ok(ids.collect::<rusqlite::Result<_>>()?)
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<SessionRow> {

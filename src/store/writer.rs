@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::oneshot;
@@ -16,7 +17,8 @@ use super::delete::{Purge, Purges};
 use super::error::{Fault, StoreError};
 use super::events;
 use super::open;
-use super::rows::{Deleted, EventRow};
+use super::rows::{Deleted, EventRow, TurnRow};
+use super::turns;
 
 /// Jobs that wait for the writer, and at most go into one transaction.
 pub(super) const QUEUE_JOBS: usize = 1024;
@@ -39,6 +41,7 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 pub(super) enum Job {
     Append {
         events: Vec<EventRow>,
+        turns: Vec<TurnRow>,
         durable: bool,
         reply: Reply<()>,
     },
@@ -92,6 +95,8 @@ pub(super) struct Shared {
     core: Mutex<Option<Core>>,
     /// Jobs that were sent and are not answered yet.
     waiting: AtomicUsize,
+    /// Told after each commit that was to be durable.
+    pub(super) synced: Notify,
 }
 
 struct Core {
@@ -112,6 +117,7 @@ impl Shared {
                 unsynced: true,
             })),
             waiting: AtomicUsize::new(0),
+            synced: Notify::new(),
         })
     }
 
@@ -128,7 +134,7 @@ impl Shared {
     /// Commits a few rows on this thread. False, with nothing done, where they
     /// must queue: others wait, another process writes, or it failed (the
     /// writer will find out why).
-    pub(super) fn append_at_once(&self, events: &[EventRow]) -> bool {
+    pub(super) fn append_at_once(&self, events: &[EventRow], turns: &[TurnRow]) -> bool {
         let is_idle = || self.waiting.load(Ordering::SeqCst) == 0;
         if events.len() > AT_ONCE_EVENTS || events::bytes(events) > AT_ONCE_BYTES || !is_idle() {
             return false;
@@ -138,7 +144,7 @@ impl Shared {
         };
         match core.as_mut() {
             Some(core) if core.wal_pages < CHECKPOINT_PAGES && is_idle() => {
-                core.append(events).is_ok()
+                core.append(events, turns).is_ok()
             }
             _ => false,
         }
@@ -150,9 +156,9 @@ impl Shared {
 }
 
 impl Core {
-    fn append(&mut self, events: &[EventRow]) -> Result<(), Fault> {
+    fn append(&mut self, events: &[EventRow], turns: &[TurnRow]) -> Result<(), Fault> {
         self.database.connection.busy_timeout(Duration::ZERO)?;
-        let done = self.try_append(events);
+        let done = self.try_append(events, turns);
         if done.is_err() {
             self.database.roll_back();
         }
@@ -160,9 +166,10 @@ impl Core {
         done
     }
 
-    fn try_append(&mut self, events: &[EventRow]) -> Result<(), Fault> {
+    fn try_append(&mut self, events: &[EventRow], turns: &[TurnRow]) -> Result<(), Fault> {
         self.database.begin(Synchronous::Normal)?;
         events::insert(&mut self.database, events)?;
+        turns::upsert(&mut self.database, turns)?;
         self.database.commit()?;
         self.unsynced = true;
         self.wal_pages += PAGES_PER_COMMIT;
@@ -338,6 +345,9 @@ impl Writer {
         }
         core.database.commit()?;
         core.unsynced = !durable;
+        if durable {
+            self.shared.synced.notify_one();
+        }
         Ok(())
     }
 
@@ -414,7 +424,10 @@ pub(super) fn truncate_wal(database: &mut Database) -> rusqlite::Result<bool> {
 
 fn run(job: &mut Job, database: &mut Database) -> Result<(), Fault> {
     match job {
-        Job::Append { events, .. } => events::insert(database, events),
+        Job::Append { events, turns, .. } => {
+            events::insert(database, events)?;
+            turns::upsert(database, turns)
+        }
         Job::Call(call) => call.run(database),
         Job::Delete { session, purge, .. } => {
             *purge = Purge::doom(database, session)?;

@@ -1,15 +1,18 @@
-//! Stored events become what people and programs read: text for a terminal, Markdown.
+//! Stored events become what people and programs read: text for a terminal,
+//! Markdown, HTML.
 //!
 //! Rendering is pure: events in, text out. The way is [`EventRow`](crate::store::EventRow) →
 //! `lenient` (JSON, however odd, with every string made [`printable`]) →
-//! `timeline` (items, with answers and updates in their places) → `terminal` or
-//! `markdown`. Nothing that an agent sends makes it fail.
+//! `timeline` (items, with answers and updates in their places) → `terminal`,
+//! `markdown` or `html`. For searching it is `lenient` → [`documents`]. Nothing that an
+//! agent sends makes it fail.
 //!
 //! [`Shown`] gives the messages themselves, as a client saw them.
 
 mod printable;
 mod terminal;
 mod markdown;
+mod html;
 mod timeline;
 mod item;
 mod content;
@@ -20,8 +23,10 @@ mod follower;
 mod shown;
 pub mod meta;
 pub mod terminal_content;
+pub mod documents;
 
 pub use follower::Follower;
+pub use html::{CONTENT_SECURITY_POLICY, Fragment, HtmlRenderer, Page, STYLE};
 pub use markdown::{MarkdownRenderer, markdown};
 pub use printable::{printable, printable_line};
 pub use shown::Shown;

@@ -25,6 +25,7 @@ const ECHO_BYTES: usize = 256 * 1024;
 ///
 /// - updates as they were, each with its number in `_meta.acpbox.seq`;
 /// - prompts as `user_message_chunk`s, once each where the agent echoes them;
+/// - nothing that came too late for its turn;
 /// - tool calls as failed that nobody will end any more, their turn or agent being over.
 pub struct Shown {
     session: String,
@@ -55,6 +56,10 @@ impl Shown {
     }
 
     pub fn feed(&mut self, event: EventRef<'_>) {
+        // Nobody was shown it, since it came after the end of its turn.
+        if methods::is_late(event.kind) {
+            return;
+        }
         match event.direction {
             Direction::Client if event.kind == methods::SESSION_PROMPT => self.prompt(event),
             Direction::Client => {}

@@ -2,8 +2,11 @@
 //! beside other acpbox processes.
 
 mod list;
+mod search;
 mod show;
+mod replay;
 mod export;
+mod import;
 mod delete;
 
 use std::path::Path;
@@ -14,6 +17,7 @@ use super::args::{Global, SessionsCommand};
 use super::context::{self, Context};
 use super::exit::Code;
 use super::locks;
+use crate::config::Limits;
 use crate::server::sessions::timestamp;
 use crate::session::Registry;
 use crate::store::{SessionRow, Store};
@@ -25,11 +29,15 @@ pub(super) fn run(global: &Global, command: &SessionsCommand) -> anyhow::Result<
         let desk = Desk {
             registry: Registry::new(&context.config.paths.state_dir),
             store: store.clone(),
+            limits: context.config.limits.clone(),
         };
         let code = match command {
             SessionsCommand::List(arguments) => list::run(&desk, arguments).await?,
+            SessionsCommand::Search(arguments) => search::run(&desk, arguments).await?,
             SessionsCommand::Show(arguments) => show::run(&desk, arguments).await?,
+            SessionsCommand::Replay(arguments) => replay::run(&desk, arguments).await?,
             SessionsCommand::Export(arguments) => export::run(&desk, arguments).await?,
+            SessionsCommand::Import(arguments) => import::run(&desk, arguments).await?,
             SessionsCommand::Delete(arguments) => delete::run(&desk, arguments).await?,
         };
         store.close().await?;
@@ -41,6 +49,7 @@ pub(super) fn run(global: &Global, command: &SessionsCommand) -> anyhow::Result<
 struct Desk {
     store: Store,
     registry: Registry,
+    limits: Limits,
 }
 
 impl Desk {

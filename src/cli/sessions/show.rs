@@ -9,6 +9,7 @@ use crate::cli::find;
 use crate::cli::output::{self, Output};
 use crate::cli::table::local_time;
 use crate::server::extension;
+use crate::session::interrupted::interruption;
 use crate::store::SessionRow;
 use crate::transcript::Follower;
 use crate::transcript::{TerminalOptions, TerminalRenderer, printable_line};
@@ -63,6 +64,13 @@ async fn text(desk: &Desk, row: &SessionRow, output: &mut Output) -> anyhow::Res
             renderer.feed(event, &mut shown)?;
         }
         output.text(&std::mem::take(&mut shown))?;
+    }
+    if desk.holder(&row.id).is_none() {
+        // Nobody has recorded yet how these ended.
+        let open = desk.store.open_turns(&row.id).await?;
+        for (turn, seq) in open.iter().zip(follower.last_seq() + 1..) {
+            renderer.feed(&interruption(turn, seq), &mut shown)?;
+        }
     }
     renderer.finish(&mut shown)?;
     output.text(&shown)?;

@@ -24,6 +24,12 @@ use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
 /// How long anything may take here.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// As a process with several threads has it.
+fn threads() -> tokio::runtime::Runtime {
+    let mut threads = tokio::runtime::Builder::new_multi_thread();
+    threads.worker_threads(4).enable_all().build().unwrap()
+}
+
 fn host(setup: &Setup) -> Arc<Server> {
     // Writes the configuration too.
     let command = setup.command();
@@ -143,170 +149,183 @@ impl Peer {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn whoever_followed_a_sleeping_session_hears_what_wakes_it_for_another() {
+#[test]
+fn whoever_followed_a_sleeping_session_hears_what_wakes_it_for_another() {
     let setup = Setup::host().vm("agent_sleep_after = \"300ms\"");
-    let server = host(&setup);
-    let mut one = Peer::connect(&server).await;
-    let mut other = Peer::connect(&server).await;
-    let steps = [
-        can_resume(),
-        resumes(),
-        expect_prompt(),
-        chunk("said"),
-        end_turn(),
-    ];
-    let session = one.new_session(&setup, &steps).await;
-    other.load(&setup, &session).await;
-    let live = server.host.registry.live(&session).unwrap();
-    timeout(PATIENCE, async {
-        while !live.is_finished() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await
-    .expect("it sleeps");
-    assert!(server.host.registry.live(&session).is_none());
+    threads().block_on(async {
+        let server = host(&setup);
+        let mut one = Peer::connect(&server).await;
+        let mut other = Peer::connect(&server).await;
+        let steps = [
+            can_resume(),
+            resumes(),
+            expect_prompt(),
+            chunk("said"),
+            end_turn(),
+        ];
+        let session = one.new_session(&setup, &steps).await;
+        other.load(&setup, &session).await;
+        let live = server.host.registry.live(&session).unwrap();
+        timeout(PATIENCE, async {
+            while !live.is_finished() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await
+        .expect("it sleeps");
+        assert!(server.host.registry.live(&session).is_none());
 
-    let woken = other.call("session/prompt", prompt(&session, "on")).await;
-    assert_eq!(woken.unwrap()["_meta"]["acpbox"]["text"], "said");
-    assert_eq!(one.texts_until("said").await, ["said"]);
-    assert_eq!(other.texts_until("said").await, ["said"]);
-    server.host.shutdown().await;
+        let woken = other.call("session/prompt", prompt(&session, "on")).await;
+        assert_eq!(woken.unwrap()["_meta"]["acpbox"]["text"], "said");
+        assert_eq!(one.texts_until("said").await, ["said"]);
+        assert_eq!(other.texts_until("said").await, ["said"]);
+        server.host.shutdown().await;
+    });
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_vm_that_its_clients_have_left_sleeps_until_one_comes_back() {
+#[test]
+fn a_vm_that_its_clients_have_left_sleeps_until_one_comes_back() {
     let setup = Setup::new().vm("sleep_after = \"400ms\"");
-    let server = host(&setup);
-    let mut one = Peer::connect(&server).await;
-    let able = one.new_session(&setup, &[can_resume(), resumes()]).await;
-    let forgetful = one.new_session(&setup, &[]).await;
-    let list = one.call("_acpbox/vm/list", json!({})).await.unwrap();
-    let name = list["vms"][0]["name"].as_str().unwrap().to_owned();
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    for session in [&able, &forgetful] {
-        assert!(
-            server.host.registry.live(session).is_some(),
-            "somebody is attached"
-        );
-    }
-    drop(one);
-    timeout(PATIENCE, async {
-        while !server.host.vms.is_asleep(&name) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+    threads().block_on(async {
+        let server = host(&setup);
+        let mut one = Peer::connect(&server).await;
+        let able = one.new_session(&setup, &[can_resume(), resumes()]).await;
+        let forgetful = one.new_session(&setup, &[]).await;
+        let list = one.call("_acpbox/vm/list", json!({})).await.unwrap();
+        let name = list["vms"][0]["name"].as_str().unwrap().to_owned();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        for session in [&able, &forgetful] {
+            assert!(
+                server.host.registry.live(session).is_some(),
+                "somebody is attached"
+            );
         }
-    })
-    .await
-    .expect("it sleeps");
+        drop(one);
+        timeout(PATIENCE, async {
+            while !server.host.vms.is_asleep(&name) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await
+        .expect("it sleeps");
 
-    let mut other = Peer::connect(&server).await;
-    for (session, reason, tier) in [(&able, "idle", "resume"), (&forgetful, "vm_idle", "new")] {
-        let answer = other.call("session/prompt", prompt(session, "on")).await;
-        assert_eq!(answer.unwrap()["stopReason"], "end_turn");
-        let params = json!({"sessionId": session});
-        let page = other.call("_acpbox/session/events", params).await.unwrap();
-        let events = page["events"].as_array().unwrap();
-        let of = |kind: &str| {
-            let found = events.iter().find(|it| it["kind"] == kind);
-            found.unwrap()["message"]["params"].clone()
-        };
-        assert_eq!(of("_acpbox/session/sleep")["reason"], reason);
-        assert_eq!(of("_acpbox/session/wake")["tier"], tier);
-    }
-    server.host.shutdown().await;
+        let mut other = Peer::connect(&server).await;
+        for (session, reason, tier) in [(&able, "idle", "resume"), (&forgetful, "vm_idle", "new")] {
+            let answer = other.call("session/prompt", prompt(session, "on")).await;
+            assert_eq!(answer.unwrap()["stopReason"], "end_turn");
+            let params = json!({"sessionId": session});
+            let page = other.call("_acpbox/session/events", params).await.unwrap();
+            let events = page["events"].as_array().unwrap();
+            let of = |kind: &str| {
+                let found = events.iter().find(|it| it["kind"] == kind);
+                found.unwrap()["message"]["params"].clone()
+            };
+            assert_eq!(of("_acpbox/session/sleep")["reason"], reason);
+            assert_eq!(of("_acpbox/session/wake")["tier"], tier);
+        }
+        server.host.shutdown().await;
+    });
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn whoever_followed_a_session_whose_agent_died_hears_what_brings_it_back() {
+#[test]
+fn whoever_followed_a_session_whose_agent_died_hears_what_brings_it_back() {
     let setup = Setup::host();
     setup.script(&[expect_prompt(), json!({"exit": 3})]);
-    let server = host(&setup);
-    let mut one = Peer::connect(&server).await;
-    let mut other = Peer::connect(&server).await;
-    let params = json!({"cwd": setup.workspace(), "mcpServers": []});
-    let created = one.call("session/new", params).await.unwrap();
-    let session = created["sessionId"].as_str().unwrap().to_owned();
-    other.load(&setup, &session).await;
-    let died = one.call("session/prompt", prompt(&session, "die")).await;
-    assert_eq!(died.unwrap_err()["data"]["exit"], "exit code 3");
-    setup.script(&[expect_prompt(), chunk("back"), end_turn()]);
-    let answered = other.call("session/prompt", prompt(&session, "on")).await;
-    answered.unwrap();
-    assert_eq!(one.texts_until("back").await, ["back"]);
-    server.host.shutdown().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_client_that_does_not_read_does_not_keep_a_session_from_ending() {
-    let setup = Setup::host().limits("exit_grace = \"100ms\"");
-    let server = host(&setup);
-    let mut one = Peer::connect(&server).await;
-    let mut deaf = Peer::connect(&server).await;
-    let long = "x".repeat(8 << 10);
-    let mut flood = chunk(&long);
-    flood["repeat"] = 4096.into();
-    setup.script(&[expect_prompt(), flood, end_turn()]);
-    let params = json!({"cwd": setup.workspace(), "mcpServers": []});
-    let created = one.call("session/new", params).await.unwrap();
-    let session = created["sessionId"].as_str().unwrap().to_owned();
-    setup.script(&[]);
-    deaf.load(&setup, &session).await;
-    deaf.send("session/prompt", prompt(&session, "flood")).await;
-    // Both are sent all of it, and only one reads until nothing comes any more.
-    while let Ok(Ok(Some(_))) = timeout(Duration::from_millis(500), one.lines.next_line()).await {}
-    let live = server.host.registry.live(&session).unwrap();
-    let start = std::time::Instant::now();
-    let closed = one
-        .call("session/close", json!({"sessionId": session}))
-        .await;
-    closed.unwrap();
-    assert!(
-        start.elapsed() < Duration::from_secs(6),
-        "{:?}",
-        start.elapsed()
-    );
-    assert!(live.is_finished(), "it still waits for the client");
-    // Its lease is free, for this process and any other.
-    let again = one.call("session/prompt", prompt(&session, "on")).await;
-    again.unwrap();
-    server.host.shutdown().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn many_clients_on_many_threads_lose_no_session() {
-    let setup = Setup::host().vm("agent_sleep_after = \"50ms\"");
-    let server = host(&setup);
-    let clients = (0..8).map(|number| {
-        let (server, workspace) = (Arc::clone(&server), setup.workspace());
-        tokio::spawn(async move {
-            let mut peer = Peer::connect(&server).await;
-            let env = json!({"TESTY_SCRIPT": script(&[can_resume(), resumes()])});
-            let params = json!({"cwd": workspace, "mcpServers": [],
-                "_meta": {"acpbox": {"agent": "inline", "env": env}}});
-            let created = peer.call("session/new", params).await.unwrap();
-            let session = created["sessionId"].as_str().unwrap().to_owned();
-            for round in 0..20 {
-                // Sometimes awake, sometimes asleep, sometimes just going.
-                tokio::time::sleep(Duration::from_millis((round * 13 + number * 7) % 120)).await;
-                let answer = peer.call("session/prompt", prompt(&session, "on")).await;
-                assert_eq!(answer.unwrap()["stopReason"], "end_turn", "round {round}");
-            }
-            let params = json!({"sessionId": session, "limit": 10_000});
-            let page = peer.call("_acpbox/session/events", params).await.unwrap();
-            let events = page["events"].as_array().unwrap().clone();
-            let of = |kind: &str| events.iter().filter(|it| it["kind"] == kind).count();
-            assert_eq!(of("session/prompt:result"), 20);
-            assert_eq!(of("session/prompt:error"), 0);
-            of("_acpbox/session/wake")
-        })
+    threads().block_on(async {
+        let server = host(&setup);
+        let mut one = Peer::connect(&server).await;
+        let mut other = Peer::connect(&server).await;
+        let params = json!({"cwd": setup.workspace(), "mcpServers": []});
+        let created = one.call("session/new", params).await.unwrap();
+        let session = created["sessionId"].as_str().unwrap().to_owned();
+        other.load(&setup, &session).await;
+        let died = one.call("session/prompt", prompt(&session, "die")).await;
+        assert_eq!(died.unwrap_err()["data"]["exit"], "exit code 3");
+        setup.script(&[expect_prompt(), chunk("back"), end_turn()]);
+        let answered = other.call("session/prompt", prompt(&session, "on")).await;
+        answered.unwrap();
+        assert_eq!(one.texts_until("back").await, ["back"]);
+        server.host.shutdown().await;
     });
-    let wakes = timeout(PATIENCE * 4, futures::future::join_all(clients)).await;
-    let wakes: usize = wakes
-        .expect("all end")
-        .into_iter()
-        .map(Result::unwrap)
-        .sum();
-    assert!(wakes > 8, "they hardly slept: {wakes}");
-    server.host.shutdown().await;
+}
+
+#[test]
+fn a_client_that_does_not_read_does_not_keep_a_session_from_ending() {
+    let setup = Setup::host().limits("exit_grace = \"100ms\"");
+    threads().block_on(async {
+        let server = host(&setup);
+        let mut one = Peer::connect(&server).await;
+        let mut deaf = Peer::connect(&server).await;
+        let long = "x".repeat(8 << 10);
+        let mut flood = chunk(&long);
+        flood["repeat"] = 4096.into();
+        setup.script(&[expect_prompt(), flood, end_turn()]);
+        let params = json!({"cwd": setup.workspace(), "mcpServers": []});
+        let created = one.call("session/new", params).await.unwrap();
+        let session = created["sessionId"].as_str().unwrap().to_owned();
+        setup.script(&[]);
+        deaf.load(&setup, &session).await;
+        deaf.send("session/prompt", prompt(&session, "flood")).await;
+        // Both are sent all of it, and only one reads until nothing comes any more.
+        while let Ok(Ok(Some(_))) = timeout(Duration::from_millis(500), one.lines.next_line()).await
+        {
+        }
+        let live = server.host.registry.live(&session).unwrap();
+        let start = std::time::Instant::now();
+        let closed = one
+            .call("session/close", json!({"sessionId": session}))
+            .await;
+        closed.unwrap();
+        assert!(
+            start.elapsed() < Duration::from_secs(6),
+            "{:?}",
+            start.elapsed()
+        );
+        assert!(live.is_finished(), "it still waits for the client");
+        // Its lease is free, for this process and any other.
+        let again = one.call("session/prompt", prompt(&session, "on")).await;
+        again.unwrap();
+        server.host.shutdown().await;
+    });
+}
+
+#[test]
+fn many_clients_on_many_threads_lose_no_session() {
+    let setup = Setup::host().vm("agent_sleep_after = \"50ms\"");
+    threads().block_on(async {
+        let server = host(&setup);
+        let clients = (0..8).map(|number| {
+            let (server, workspace) = (Arc::clone(&server), setup.workspace());
+            tokio::spawn(async move {
+                let mut peer = Peer::connect(&server).await;
+                let env = json!({"TESTY_SCRIPT": script(&[can_resume(), resumes()])});
+                let params = json!({"cwd": workspace, "mcpServers": [],
+                "_meta": {"acpbox": {"agent": "inline", "env": env}}});
+                let created = peer.call("session/new", params).await.unwrap();
+                let session = created["sessionId"].as_str().unwrap().to_owned();
+                for round in 0..20 {
+                    // Sometimes awake, sometimes asleep, sometimes just going.
+                    tokio::time::sleep(Duration::from_millis((round * 13 + number * 7) % 120))
+                        .await;
+                    let answer = peer.call("session/prompt", prompt(&session, "on")).await;
+                    assert_eq!(answer.unwrap()["stopReason"], "end_turn", "round {round}");
+                }
+                let params = json!({"sessionId": session, "limit": 10_000});
+                let page = peer.call("_acpbox/session/events", params).await.unwrap();
+                let events = page["events"].as_array().unwrap().clone();
+                let of = |kind: &str| events.iter().filter(|it| it["kind"] == kind).count();
+                assert_eq!(of("session/prompt:result"), 20);
+                assert_eq!(of("session/prompt:error"), 0);
+                of("_acpbox/session/wake")
+            })
+        });
+        let wakes = timeout(PATIENCE * 4, futures::future::join_all(clients)).await;
+        let wakes: usize = wakes
+            .expect("all end")
+            .into_iter()
+            .map(Result::unwrap)
+            .sum();
+        assert!(wakes > 8, "they hardly slept: {wakes}");
+        server.host.shutdown().await;
+    });
 }

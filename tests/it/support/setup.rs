@@ -170,6 +170,16 @@ impl Setup {
     }
 }
 
+impl Drop for Setup {
+    /// Whatever the test was about, no turn is left without an end.
+    fn drop(&mut self) {
+        let database = self.state().join("acpbox.db");
+        if !std::thread::panicking() && database.exists() {
+            super::endings::check(&database, self.path().join("killed").exists());
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
     Lines,
