@@ -64,7 +64,8 @@ pub enum WhenBusy {
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClientOptions {
-    /// Send `_acpbox/agent/stderr` and `_acpbox/agent/exit` notifications.
+    /// Send `_acpbox/agent/stderr`, `_acpbox/agent/exit`, `_acpbox/session/sleep` and
+    /// `_acpbox/session/wake` notifications.
     #[serde(default)]
     pub agent_notifications: bool,
 }
@@ -479,6 +480,9 @@ pub struct VmListResponse {
 #[serde(deny_unknown_fields)]
 pub struct VmRequest {
     pub name: String,
+    /// `sleep` and `delete`: end turns that still run, and agents that are being started.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -493,6 +497,12 @@ pub struct VmStatus {
     pub holder: Option<u32>,
     /// Sessions with a live agent in it, in this process.
     pub live_sessions: usize,
+    /// When something last went on in it, in this process; milliseconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_activity: Option<i64>,
+    /// Since when it has been idle with nobody attached, while it runs in this process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_since: Option<i64>,
     /// Milliseconds since 1970.
     pub created: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -505,6 +515,8 @@ pub struct VmStatus {
 #[serde(rename_all = "snake_case")]
 pub enum VmState {
     Running,
+    /// Stopped by this process while nobody needed it; whatever needs it wakes it.
+    Sleeping,
     Stopped,
 }
 
@@ -566,6 +578,8 @@ pub enum TurnEndReason {
     AgentExit,
     /// acpbox was told to stop.
     Shutdown,
+    /// Its VM was put to sleep by force.
+    Sleep,
     /// acpbox itself was killed; found out when the session was used again.
     Interrupted,
 }
@@ -578,4 +592,33 @@ pub struct PermissionDenied {
     /// The agent's method that was refused.
     pub method: String,
     pub reason: String,
+}
+
+/// Notification and event `_acpbox/session/sleep`: the agent's process was ended
+/// for as long as nobody needs it. Whoever follows the session goes on doing so.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionSleep {
+    pub session_id: String,
+    pub reason: SleepReason,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SleepReason {
+    /// The agent was idle.
+    Idle,
+    /// Its VM was idle, with nobody attached.
+    VmIdle,
+    /// Somebody put its VM to sleep.
+    Asked,
+}
+
+/// Notification and event `_acpbox/session/wake`: a sleeping session has an agent again.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionWake {
+    pub session_id: String,
+    /// How its agent came back.
+    pub tier: Tier,
 }

@@ -187,6 +187,16 @@ const PARTS: &[Part] = &[
         add: schema_of::<Restored>,
     },
     Part {
+        name: "sessionSleep",
+        place: "the params of the notification and event `_acpbox/session/sleep`",
+        add: schema_of::<SessionSleep>,
+    },
+    Part {
+        name: "sessionWake",
+        place: "the params of the notification and event `_acpbox/session/wake`",
+        add: schema_of::<SessionWake>,
+    },
+    Part {
         name: "failureData",
         place: "`error.data` of errors that acpbox makes",
         add: schema_of::<FailureData>,
@@ -231,7 +241,7 @@ const METHODS: &[Method] = &[
     },
     Method {
         name: "_acpbox/vm/sleep",
-        summary: "Ends a VM's processes; its disk stays.",
+        summary: "Ends a VM's agents gently, then all else in it; its disk stays. Refused while turns run, but for `force`.",
         params: schema_of::<VmRequest>,
         result: schema_of::<VmStatus>,
         result_name: "VmStatus",
@@ -262,6 +272,16 @@ const NOTIFICATIONS: &[Notification] = &[
         name: methods::AGENT_EXIT,
         summary: "A session's agent has ended, for clients that asked to be told.",
         params: schema_of::<AgentExit>,
+    },
+    Notification {
+        name: methods::SESSION_SLEEP,
+        summary: "A session's idle agent was ended until it is needed, for clients that asked to be told.",
+        params: schema_of::<SessionSleep>,
+    },
+    Notification {
+        name: methods::SESSION_WAKE,
+        summary: "A sleeping session has an agent again, for clients that asked to be told.",
+        params: schema_of::<SessionWake>,
     },
 ];
 

@@ -366,6 +366,9 @@ pub(super) struct VmsStopArguments {
     /// A VM's name.
     #[arg(value_name = "NAME")]
     pub(super) name: String,
+    /// Stop it though a turn runs in it, which then ends unfinished.
+    #[arg(long)]
+    pub(super) force: bool,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -6,7 +6,6 @@ pub mod exit;
 mod output;
 mod client;
 mod find;
-mod locks;
 mod confirm;
 mod table;
 
@@ -28,6 +27,8 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use args::{Arguments, Command};
+
+use crate::session::locks;
 
 /// Runs the command that the process's arguments name.
 pub fn main() -> ExitCode {

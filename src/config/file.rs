@@ -72,6 +72,14 @@ pub(super) struct Vm {
     pub(super) processes: Option<u64>,
     /// Open files, per process.
     pub(super) open_files: Option<u64>,
+    /// How long nothing may go on in the VM, with no client attached to any of its
+    /// sessions, before it sleeps: `15m`, or `never`.
+    #[schemars(with = "Option<String>")]
+    pub(super) sleep_after: Option<units::Patience>,
+    /// How long an agent may be idle before it is ended until it is needed again,
+    /// though a client is attached: `1h`, or `never`.
+    #[schemars(with = "Option<String>")]
+    pub(super) agent_sleep_after: Option<units::Patience>,
     /// The folders that sessions of this VM may work in.
     pub(super) workspaces: Option<Vec<String>>,
     /// Names in workspaces that are read-only; instead of the default list.

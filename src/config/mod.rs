@@ -163,6 +163,14 @@ impl Config {
     pub fn vm_settings(&self, name: &str) -> &VmSettings {
         self.vms.get(name).unwrap_or(&self.vm_defaults)
     }
+
+    /// The shortest time after which anything may sleep; `None` if nothing ever does.
+    pub fn shortest_patience(&self) -> Option<std::time::Duration> {
+        let all = self.vms.values().chain([&self.vm_defaults]);
+        all.flat_map(|vm| [vm.sleep_after, vm.agent_sleep_after])
+            .flatten()
+            .min()
+    }
 }
 
 /// Paths are below the home folder where they begin with `~`.

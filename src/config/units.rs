@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 
 /// Bytes: `8GiB`, `512MiB`, `64KiB`, `10GB`, or a bare number.
@@ -84,6 +85,16 @@ pub(super) fn optional_duration<'de, D: Deserializer<'de>>(
     duration(deserializer).map(Some)
 }
 
+/// A duration, or `None` for `never`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Patience(pub(super) Option<Duration>);
+
+impl<'de> Deserialize<'de> for Patience {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Patience, D::Error> {
+        deserializer.deserialize_any(PatienceVisitor)
+    }
+}
+
 /// A duration, for serde's `deserialize_with`.
 pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     deserializer.deserialize_any(DurationVisitor)
@@ -120,6 +131,25 @@ impl Visitor<'_> for DurationVisitor {
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Duration, E> {
         parse_duration(text).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+    }
+}
+
+struct PatienceVisitor;
+
+impl Visitor<'_> for PatienceVisitor {
+    type Value = Patience;
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("a duration such as \"15m\", \"30s\" or \"500ms\", or \"never\"")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Patience, E> {
+        if text.trim() == "never" {
+            return Ok(Patience(None));
+        }
+        parse_duration(text)
+            .map(|duration| Patience(Some(duration)))
+            .ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
     }
 }
 

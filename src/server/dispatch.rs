@@ -14,6 +14,7 @@ use crate::rpc::message::{self, Body, Malformed, Message, Outcome};
 use crate::rpc::splice;
 use crate::session::Live;
 use crate::session::create::Refusal;
+use crate::session::sleep::Visit;
 
 /// What a handler says: a raw result, or that it has answered already.
 pub enum Answer {
@@ -23,6 +24,8 @@ pub enum Answer {
     Sent,
     /// The agent of this session answers.
     Forward(Arc<Live>),
+    /// The same, for a session that was brought back.
+    Bring(Visit),
 }
 
 /// A request of the client's, owned, so that it can be worked on aside.
@@ -115,7 +118,7 @@ impl Connection {
                 self.aside(request(), Connection::own_method).await;
             }
             _ => match session_of(params) {
-                Some(session) => match self.server.host.registry.live(&session) {
+                Some(session) => match self.visit(&session) {
                     Some(live) => {
                         live.attach(&self.client);
                         live.forward_request(&self.client, text, id, method, params)
@@ -170,7 +173,7 @@ impl Connection {
         let (text, method) = (text.to_owned(), method.to_owned());
         let connection = Arc::clone(self);
         self.tasks.spawn(async move {
-            let live = slot.lock().await.clone();
+            let live = slot.lock().await.live();
             drop(slot);
             match live {
                 Some(live) => {
@@ -230,8 +233,10 @@ impl Connection {
                     Err(Failure::new(Phase::Request, REQUEST_CANCELLED, what).into())
                 }
             };
-            if let Ok(Answer::Forward(live)) = &outcome {
-                connection.forward(live, &request, &token).await;
+            match &outcome {
+                Ok(Answer::Forward(live)) => connection.forward(live, &request, &token).await,
+                Ok(Answer::Bring(live)) => connection.forward(live, &request, &token).await,
+                _ => {}
             }
             connection.end(request.id());
             if matches!(outcome, Err(Refusal::Failed(_))) {
@@ -245,7 +250,7 @@ impl Connection {
 
     async fn answer(&self, id: &str, outcome: Result<Answer, Refusal>) {
         let line = match outcome {
-            Ok(Answer::Sent | Answer::Forward(_)) => return,
+            Ok(Answer::Sent | Answer::Forward(_) | Answer::Bring(_)) => return,
             Ok(Answer::Result(result)) => message::result(id, &result),
             Ok(Answer::Line(line)) => line,
             Err(Refusal::Agent(error)) => {
@@ -284,7 +289,18 @@ impl Connection {
         {
             return Ok(Answer::Line(line));
         }
-        Ok(Answer::Forward(host.ensure(&self.client, &session).await?))
+        loop {
+            let live = host.ensure(&self.client, &session).await?;
+            // It may just be going to sleep again.
+            if let Some(live) = live.visit() {
+                return Ok(Answer::Bring(live));
+            }
+        }
+    }
+
+    /// A session whose agent takes messages now.
+    fn visit(&self, session: &str) -> Option<Visit> {
+        self.server.host.registry.live(session)?.visit()
     }
 
     /// A method that acpbox does not know and that names no session: for the

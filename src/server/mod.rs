@@ -31,6 +31,7 @@ pub struct Server {
 impl Server {
     pub fn new(host: Arc<Host>) -> Arc<Server> {
         let extension = extension::module(Arc::clone(&host));
+        host.watch_idleness();
         Arc::new(Server { host, extension })
     }
 }

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::client::Client;
 use super::create::Refusal;
+use super::followers::Rest;
 use super::handshake::agent_params;
 use super::host::Host;
 use super::kept::Kept;
@@ -29,6 +30,8 @@ const QUOTED_BYTES: usize = 2000;
 /// A session that is live again, and what its agent answered.
 pub(super) struct Back {
     pub(super) live: Arc<Live>,
+    /// What was kept of it in this process.
+    pub(super) rest: Rest,
     pub(super) restored: Restored,
     /// The agent's raw result of `session/resume`, `load`, `fork` or `new`, as it
     /// would be now; an object.
@@ -220,6 +223,7 @@ impl Host {
         let live = self.start_agent(start).await?;
         let unclaimed = Unclaimed::new(Arc::clone(&live));
         live.set_roots(self.roots(&kept.plan, &kept.asked));
+        live.set_asked(&kept.asked);
         // Nobody is attached yet: what comes behind the agent's answer is held.
         live.state().is_announced = false;
         Ok(Running { live, unclaimed })
@@ -260,6 +264,7 @@ impl Host {
             .map_err(Failure::from)?;
         unclaimed.claim();
         Ok(Back {
+            rest: Rest::default(),
             live,
             restored,
             result,

@@ -68,6 +68,7 @@ impl Host {
         };
         let unclaimed = Unclaimed::new(Arc::clone(&live));
         live.set_roots(self.roots(&plan, &asked));
+        live.set_asked(&asked);
         live.attach(client);
         let outcome = self
             .begin(&live, client, &asked, &plan, text, id, params)
@@ -76,11 +77,11 @@ impl Host {
             Ok(()) => {
                 unclaimed.claim();
                 if *live.id == *session {
-                    *slot = Some(live);
+                    slot.set(live);
                 } else {
                     drop(slot);
                     let own = self.registry.slot(&live.id);
-                    *own.lock().await = Some(live);
+                    own.lock().await.set(live);
                 }
                 Ok(())
             }

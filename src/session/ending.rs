@@ -1,21 +1,26 @@
 //! How a live session ends, and who is told.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::live::Live;
 use super::state::{After, Asker, Batch, OwnError, State, Waiting, now};
-use crate::acp::extension::{AgentExit, TurnEndReason};
+use crate::acp::extension::{AgentExit, SleepReason, TurnEndReason};
 use crate::acp::methods;
 use crate::acp::{Failure, Phase};
 use crate::agent::process::describe;
 use crate::vm::Exit;
+
+/// How long the end of a killed agent may take, and to be told to its clients.
+const KILLED: Duration = Duration::from_secs(2);
 
 /// Why acpbox itself ended an agent.
 #[derive(Debug, Clone)]
 pub enum Cause {
     /// Its session was closed, or acpbox stops.
     Closed,
+    /// Nobody needs it for now.
+    Asleep(SleepReason),
     Failed(Failure),
     /// It went on with a turn that had been cancelled.
     Unstopped(Failure),
@@ -35,18 +40,28 @@ impl Live {
 
     /// Ends the agent, first gently. The transcript stays.
     pub async fn close(&self) {
+        self.end(Cause::Closed, self.bounds.exit_grace).await;
+    }
+
+    /// Ends the agent, which may take so long before it is killed.
+    pub(super) async fn end(&self, cause: Cause, grace: Duration) {
         if self.over.is_cancelled() {
             return;
         }
-        self.set_cause(Cause::Closed);
+        self.set_cause(cause);
         self.agent.control.terminate();
-        if tokio::time::timeout(self.bounds.exit_grace, self.over.cancelled())
+        if tokio::time::timeout(grace, self.over.cancelled())
             .await
             .is_err()
         {
             self.agent.control.kill();
             // The relay notices the end of a killed process by itself; a lost VM too.
-            let _ = tokio::time::timeout(Duration::from_secs(2), self.over.cancelled()).await;
+            let is_over = tokio::time::timeout(KILLED, self.over.cancelled()).await;
+            if is_over.is_err() {
+                // A client that does not read keeps nobody waiting for ever.
+                self.unheard.cancel();
+                let _ = tokio::time::timeout(KILLED, self.over.cancelled()).await;
+            }
         }
     }
 
@@ -55,6 +70,11 @@ impl Live {
         match self.cause() {
             Some(Cause::Failed(failure) | Cause::Unstopped(failure)) => {
                 return failure.stderr(self.agent.last_words());
+            }
+            Some(Cause::Asleep(_)) => {
+                let what = "the session was put to sleep with its VM";
+                return Failure::internal(Phase::Turn, what)
+                    .hint("whatever is sent to it next wakes it");
             }
             Some(Cause::Closed) => return Failure::internal(Phase::Turn, "the session was closed"),
             None => {}
@@ -87,7 +107,7 @@ impl Live {
         known.get_or_insert(cause);
     }
 
-    fn cause(&self) -> Option<Cause> {
+    pub(super) fn cause(&self) -> Option<Cause> {
         let known = self.cause.lock().unwrap_or_else(PoisonError::into_inner);
         known.clone()
     }
@@ -117,6 +137,10 @@ impl Live {
             self.restarts.count(&self.id);
         }
         *self.lease.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let usage = self.usage.lock();
+        if let Some(usage) = usage.unwrap_or_else(PoisonError::into_inner).take() {
+            usage.touch();
+        }
         self.over.cancel();
     }
 
@@ -143,8 +167,12 @@ impl Live {
             stderr: failure.data.stderr.clone(),
         };
         self.show_terminals(state, batch);
-        let line = state.record_own(batch, methods::AGENT_EXIT, &params);
+        let line = match cause {
+            Some(Cause::Asleep(reason)) => self.record_sleep(state, batch, reason),
+            _ => state.record_own(batch, methods::AGENT_EXIT, &params),
+        };
         let clients = std::mem::take(&mut state.clients);
+        state.followers = clients.iter().map(Arc::downgrade).collect();
         for client in &clients {
             if client.offer().options.agent_notifications && state.is_announced {
                 batch.send(client, &[&line]);
@@ -155,6 +183,7 @@ impl Live {
         if let Some(turn) = &turn {
             let reason = match cause {
                 Some(Cause::Closed) => TurnEndReason::Shutdown,
+                Some(Cause::Asleep(_)) => TurnEndReason::Sleep,
                 _ => TurnEndReason::AgentExit,
             };
             state.record_turn_end(batch, turn.prompt, reason, failure.message.clone());
@@ -189,7 +218,9 @@ impl Live {
                 state.refuse_prompt(batch, prompt.seq, &prompt.askers, failure);
             }
         }
-        state.row.updated = now();
+        if !matches!(cause, Some(Cause::Asleep(_))) {
+            state.row.updated = now();
+        }
         batch.row = true;
         // Whether or not it can be stored, this is what they hear.
         batch.answered.clear();

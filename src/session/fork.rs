@@ -114,7 +114,7 @@ impl Host {
             }
         };
         unmade.keep();
-        *slot = Some(Arc::clone(&back.live));
+        slot.set(Arc::clone(&back.live));
         drop(slot);
         answer(back, client, id, &from).await
     }
@@ -263,6 +263,7 @@ async fn answer(
         live,
         restored,
         result,
+        ..
     } = back;
     let warnings = live.warnings();
     live.transact(|state, batch| {

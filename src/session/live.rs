@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::client::Client;
+use super::asked::Asked;
 use super::ending::Cause;
 use super::host::Bounds;
 use super::registry::Lease;
@@ -16,6 +16,7 @@ use super::restarts::Restarts;
 use super::roots::Roots;
 use super::state::{After, Batch, EARLY_BYTES, OwnError, State, Waiting};
 use super::terminal::Terminals;
+use super::vms::Usage;
 use crate::acp::methods;
 use crate::acp::{Failure, Phase};
 use crate::agent::process::AgentProcess;
@@ -53,6 +54,10 @@ pub struct Live {
     /// What the agent answered to `initialize`, raw.
     initialized: Mutex<Arc<str>>,
     roots: Mutex<Arc<Roots>>,
+    /// What the session was started with, with the values that are not stored.
+    pub(super) asked: Mutex<Option<Asked>>,
+    /// Holds the VM for this agent, as long as it runs.
+    pub(super) usage: Mutex<Option<Arc<Usage>>>,
     state: Mutex<State>,
     /// Held from the first change to the last byte, so that what is shown keeps
     /// the order of what is written.
@@ -65,6 +70,9 @@ pub struct Live {
     pub(super) over: CancellationToken,
     /// Holds the session for this process, as long as it is live.
     pub(super) lease: Mutex<Option<Lease>>,
+    /// Ends when clients are not waited for any more, so that a session that is
+    /// to end does.
+    pub(super) unheard: CancellationToken,
     pub(super) restarts: Arc<Restarts>,
     /// Held while a prompt with a key is let in.
     pub(super) keyed_prompts: tokio::sync::Mutex<()>,
@@ -117,6 +125,7 @@ pub struct Parts {
     pub base_environment: BTreeMap<String, String>,
     pub meta: Option<serde_json::Value>,
     pub lease: Option<Lease>,
+    pub usage: Arc<Usage>,
     pub restarts: Arc<Restarts>,
 }
 
@@ -133,11 +142,14 @@ impl Live {
             bounds: parts.bounds,
             initialized: Mutex::new("{}".into()),
             roots: Mutex::default(),
+            asked: Mutex::default(),
+            usage: Mutex::new(Some(parts.usage)),
             state: Mutex::new(parts.state),
             order: tokio::sync::Mutex::default(),
             noted: tokio::sync::Notify::new(),
             cause: Mutex::default(),
             over: CancellationToken::new(),
+            unheard: CancellationToken::new(),
             lease: Mutex::new(parts.lease),
             restarts: parts.restarts,
             keyed_prompts: tokio::sync::Mutex::default(),
@@ -184,7 +196,11 @@ impl Live {
 
     /// Whether the agent is gone or going.
     pub fn is_over(&self) -> bool {
-        self.over.is_cancelled() || self.state().ended.is_some()
+        if self.over.is_cancelled() {
+            return true;
+        }
+        let state = self.state();
+        state.is_leaving || state.ended.is_some()
     }
 
     /// Whether a turn runs or waits for its place.
@@ -201,17 +217,6 @@ impl Live {
     /// Waits for an end that has begun: until then the session is still held.
     pub async fn finished(&self) {
         let _ = tokio::time::timeout(Duration::from_secs(5), self.over.cancelled()).await;
-    }
-
-    /// Whether a request of this client's still waits for its answer.
-    pub fn owes(&self, client: &Arc<Client>) -> bool {
-        let state = self.state();
-        let is_theirs = |waiting: &Waiting| matches!(waiting, Waiting::Client { client: theirs, .. } if Arc::ptr_eq(theirs, client));
-        let waiting = state.queue.iter().flat_map(|prompt| &prompt.askers);
-        let joined = state.turn.iter().flat_map(|turn| &turn.joined);
-        let mut askers = waiting.chain(joined);
-        state.pending.find(is_theirs).is_some()
-            || askers.any(|asker| Arc::ptr_eq(&asker.client, client))
     }
 
     /// Changes the state; commits what that recorded, then sends what it had to
@@ -284,7 +289,12 @@ impl Live {
     /// Sends what a batch has for clients, and replies to acpbox's own requests.
     pub(super) async fn deliver(&self, batch: &mut Batch) {
         for (client, bytes) in std::mem::take(&mut batch.sends) {
-            if client.outbox.send_encoded(bytes).await.is_err() {
+            let is_sent = tokio::select! {
+                biased;
+                sent = client.outbox.send_encoded(bytes) => sent.is_ok(),
+                () = self.unheard.cancelled() => false,
+            };
+            if !is_sent {
                 self.detach(&client);
             }
         }
@@ -414,25 +424,6 @@ impl Live {
                 ))
             }
         }
-    }
-
-    /// Lets a client follow the session. The first one answers what the agent asks.
-    pub fn attach(&self, client: &Arc<Client>) {
-        let mut state = self.state();
-        if !state.clients.iter().any(|known| Arc::ptr_eq(known, client)) {
-            state.clients.push(Arc::clone(client));
-        }
-        if state.is_stored && !state.is_announced {
-            // Whoever brought it back gave up before it was told; this one knows it.
-            state.is_announced = true;
-            state.held = Vec::new();
-        }
-    }
-
-    pub fn detach(&self, client: &Arc<Client>) {
-        self.state()
-            .clients
-            .retain(|known| !Arc::ptr_eq(known, client));
     }
 
     /// Records an event of acpbox's own.

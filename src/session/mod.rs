@@ -2,16 +2,17 @@
 //!
 //! Reading order: [`host`] is what all sessions share, [`vms`] the running VMs,
 //! [`client`] a connected client; [`live`] a session with a running agent,
-//! [`state`] what it remembers, [`relay`] the way from the agent, [`forward`]
-//! the way to it ([`prompts`], [`repeat`], [`cancel`]), [`turns`] how a turn
-//! ends, [`callbacks`] what acpbox answers an agent itself ([`roots`],
-//! [`terminal`]), [`log`] what an agent says besides, [`ending`] how it ends;
-//! [`asked`] what a client wants, [`handshake`] how that is put to an
-//! agent, [`start`] how one is started, [`restarts`] how often; [`create`],
-//! [`restore`], [`fork`] and [`replay`] begin a session, [`interrupted`] what was
-//! left of it; [`comeback`] gives an agent its conversation back, with what was
-//! [`kept`] of its creation, its [`settings`] (from what is [`offered`]) and, where
-//! it does not remember, a [`preamble`]; [`registry`] finds it, [`leases`] tells who drives it; [`index`] lets its
+//! [`state`] what it remembers, [`followers`] who follows it, [`relay`] the way
+//! from the agent, [`forward`] the way to it ([`prompts`], [`repeat`], [`cancel`]),
+//! [`turns`] how a turn ends, [`callbacks`] what acpbox answers an agent itself
+//! ([`roots`], [`terminal`]), [`log`] what an agent says besides, [`ending`] how it
+//! ends; [`asked`] what a client wants, [`handshake`] how that is put to an agent,
+//! [`start`] how one is started, [`restarts`] how often; [`create`], [`restore`],
+//! [`fork`] and [`replay`] begin a session, [`interrupted`] what was left of it;
+//! [`comeback`] gives an agent its conversation back, with what was [`kept`] of its
+//! creation, its [`settings`] (from what is [`offered`]) and, where it does not
+//! remember, a [`preamble`]; [`registry`] finds it, [`leases`] and [`locks`] tell who
+//! drives it; [`sleep`] ends what is idle until it is needed; [`index`] lets its
 //! words be found, [`usage`] adds up what it used; [`removal`] deletes it, and
 //! [`retention`] decides when.
 
@@ -19,6 +20,7 @@ pub mod host;
 pub mod vms;
 pub mod client;
 pub mod live;
+pub mod followers;
 pub mod ending;
 pub mod log;
 pub mod state;
@@ -46,7 +48,9 @@ pub mod offered;
 pub mod preamble;
 pub mod replay;
 pub mod interrupted;
+pub mod locks;
 pub mod registry;
+pub mod sleep;
 pub mod index;
 pub mod leases;
 pub mod usage;

@@ -7,10 +7,12 @@ use super::asked::Asked;
 use super::client::Client;
 use super::comeback::{Back, Comeback, Way};
 use super::create::Refusal;
+use super::followers::Rest;
 use super::handshake::announced;
 use super::host::Host;
 use super::kept::forked_from;
 use super::live::Live;
+use super::sleep::SLEEPING;
 use super::usage;
 use crate::acp::extension::{Restored, SessionMeta, Tier};
 use crate::acp::methods;
@@ -32,29 +34,30 @@ impl Host {
         let Some(session) = session else {
             return Err(Failure::invalid_params("`sessionId` is missing, a string").into());
         };
-        let asked = Asked::parse(params)?;
+        let mut asked = Asked::parse(params)?;
         self.restarts.forgive(&session);
         let slot = self.registry.slot(&session);
         let mut slot = slot.lock().await;
-        let back = match slot.clone().filter(|live| !live.is_over()) {
+        let back = match slot.live() {
             Some(live) => Back {
                 live,
+                rest: Rest::default(),
                 restored: Restored::by(Tier::Attach),
                 result: "{}".into(),
             },
             None => {
-                if let Some(ending) = slot.take() {
-                    ending.finished().await;
-                }
-                let back = self.restore(&session, client, Some(&asked), params).await?;
-                *slot = Some(Arc::clone(&back.live));
+                let rest = slot.settle().await;
+                rest.complete(&mut asked);
+                let mut back = self.restore(&session, client, Some(&asked), params).await?;
+                back.rest = rest;
+                slot.set(Arc::clone(&back.live));
                 back
             }
         };
         let forked_from = forked_from(&back.live.state().row);
         let after = with_replay.then(|| asked.options.after.unwrap_or(0));
         back.live
-            .attach_and_answer(client, after, |last_seq| {
+            .attach_and_answer(client, &back.rest, after, |last_seq| {
                 let meta = SessionMeta {
                     agent: back.live.agent_name.clone(),
                     vm: back.live.vm_name.clone(),
@@ -80,16 +83,15 @@ impl Host {
     ) -> Result<Arc<Live>, Failure> {
         let slot = self.registry.slot(session);
         let mut slot = slot.lock().await;
-        if let Some(live) = slot.clone().filter(|live| !live.is_over()) {
+        if let Some(live) = slot.live() {
             live.attach(client);
             live.adopt(self.restarts.take_left(session));
             return Ok(live);
         }
-        if let Some(ending) = slot.take() {
-            ending.finished().await;
-        }
+        let rest = slot.settle().await;
         self.restarts.check(session)?;
-        let back = match self.restore(session, client, None, None).await {
+        let asked = rest.asked.as_ref();
+        let back = match self.restore(session, client, asked, None).await {
             Ok(back) => back,
             Err(Refusal::Failed(failure)) => return Err(failure),
             Err(Refusal::Agent(raw)) => {
@@ -97,8 +99,8 @@ impl Host {
                 return Err(Failure::internal(Phase::Session, what));
             }
         };
-        back.live.attach_and_show(client).await;
-        *slot = Some(Arc::clone(&back.live));
+        slot.set(Arc::clone(&back.live));
+        back.live.attach_and_show(client, &rest).await?;
         back.live.adopt(self.restarts.take_left(session));
         Ok(back.live)
     }
@@ -110,11 +112,15 @@ impl Host {
         asked: Option<&Asked>,
         params: Option<&str>,
     ) -> Result<Back, Refusal> {
-        let row = self.store.session(session).await.map_err(Failure::from)?;
-        let Some(row) = row else {
-            return Err(Failure::unknown_session(session).into());
+        let known = async || {
+            let row = self.store.session(session).await.map_err(Failure::from)?;
+            row.ok_or_else(|| Failure::unknown_session(session))
         };
+        known().await?;
         let lease = self.lease(session).await?;
+        // Until then another process may have driven it.
+        let row = known().await?;
+        let was_asleep = row.state == SLEEPING;
         self.complete_fork(&row).await?;
         let ended = self.end_interrupted(session).await;
         ended.map_err(Failure::from)?;
@@ -149,7 +155,11 @@ impl Host {
             ways,
             params: &params,
         };
-        self.bring_back(comeback).await
+        let back = self.bring_back(comeback).await?;
+        if was_asleep {
+            back.live.record_wake(back.restored.tier).await;
+        }
+        Ok(back)
     }
 }
 
@@ -159,6 +169,7 @@ impl Live {
     pub(super) async fn attach_and_answer(
         &self,
         client: &Arc<Client>,
+        rest: &Rest,
         after: Option<i64>,
         answer: impl FnOnce(i64) -> String,
     ) -> Result<(), Failure> {
@@ -172,28 +183,36 @@ impl Live {
         }
         let last_seq = self.store.last_seq(&self.id).await?;
         let _ = client.outbox.send(&answer(last_seq)).await;
-        self.show_held(client).await;
-        Ok(())
+        self.show_held(client, rest).await
     }
 
     /// Attaches the client that had a session brought back by using it.
-    async fn attach_and_show(&self, client: &Arc<Client>) {
+    async fn attach_and_show(&self, client: &Arc<Client>, rest: &Rest) -> Result<(), Failure> {
         let _order = self.order().await;
-        self.show_held(client).await;
+        self.flush().await?;
+        if rest.followers().any(|known| Arc::ptr_eq(&known, client)) {
+            // Another process may have driven the session meanwhile.
+            super::replay::replay(&self.store, &self.id, rest.seen, client).await?;
+            self.state().held.retain(|line| !is_update(line));
+        }
+        self.show_held(client, rest).await
     }
 
-    /// Attaches a client and sends it what came while nobody was. The order must be held.
-    async fn show_held(&self, client: &Arc<Client>) {
-        let held = {
+    /// Attaches a client, and those who followed before, and sends what came
+    /// while nobody was there. The order must be held.
+    async fn show_held(&self, client: &Arc<Client>, rest: &Rest) -> Result<(), Failure> {
+        let mut held = {
             let mut state = self.state();
             state.is_announced = true;
             state.held_bytes = 0;
             std::mem::take(&mut state.held)
         };
         self.attach(client);
-        for line in held {
-            let _ = client.outbox.send(&line).await;
+        for line in &held {
+            let _ = client.outbox.send(line).await;
         }
+        held.retain(|line| !is_update(line));
+        self.welcome(rest, client, &held).await
     }
 }
 

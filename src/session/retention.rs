@@ -113,9 +113,10 @@ pub async fn delete(
     // Whoever wants it in this process waits, and then finds none.
     let slot = registry.slot(id);
     let deleted = match slot.try_lock() {
-        Ok(guard) if guard.is_none() => match registry.lease(id) {
+        Some(mut held) if held.is_vacant() => match registry.lease(id) {
             Ok(_lease) => match store.session(id).await? {
                 Some(row) if row.updated == expired.row.updated => {
+                    held.take();
                     removal::remove(store, &row, false).await
                 }
                 _ => Ok(None),

@@ -167,6 +167,11 @@ impl Host {
             turn_rows: Vec::new(),
             first_prompt: delivery.first_prompt,
             ended: None,
+            active: tokio::time::Instant::now(),
+            visits: 0,
+            is_leaving: false,
+            followers: Vec::new(),
+            woke: None,
             row,
         };
         let live = Arc::new(Live::new(Parts {
@@ -178,6 +183,7 @@ impl Host {
             base_environment,
             meta: delivery.meta,
             lease,
+            usage: running.usage,
             restarts: Arc::clone(&self.restarts),
         }));
         tokio::spawn(self.drive(&live, output));

@@ -2,9 +2,10 @@
 //! it has: rows to commit, then bytes to send, then the rest.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::Instant;
 
 use super::client::Client;
 use super::registry::KnownIds;
@@ -59,6 +60,17 @@ pub struct State {
     pub first_prompt: Option<String>,
     /// Set once the agent is gone; nothing can be sent any more.
     pub ended: Option<Failure>,
+    /// When anything last went on.
+    pub active: Instant,
+    /// Messages of clients that are being brought to the agent.
+    pub visits: usize,
+    /// The agent is going to sleep: nothing is sent to it any more.
+    pub is_leaving: bool,
+    /// Those who followed the session to the agent's end, and follow it again
+    /// once it is back.
+    pub followers: Vec<Weak<Client>>,
+    /// The line that tells clients of a sleeping session's return, until they are there.
+    pub woke: Option<String>,
 }
 
 /// Who waits for a response of the agent's.
@@ -195,6 +207,7 @@ impl State {
             return seq;
         }
         self.next_seq += 1;
+        self.active = Instant::now();
         let raw = raw.into();
         super::usage::count(&mut self.row.usage, seq, &kind, &raw);
         batch.events.push(EventRow {

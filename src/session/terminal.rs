@@ -126,6 +126,12 @@ impl Terminals {
         }
     }
 
+    /// Whether a command still runs.
+    pub(super) fn is_running(&self) -> bool {
+        let open = self.open();
+        (open.values()).any(|(terminal, _)| terminal.exit.borrow().is_none())
+    }
+
     fn release(&self, id: &str, terminal: &Terminal) {
         let mut embedded = self.embedded.lock().unwrap_or_else(PoisonError::into_inner);
         embedded.remember(id, terminal.text());

@@ -214,7 +214,10 @@ fn plain(raw: &str) -> Option<&str> {
 /// Whether tool calls that have not ended by now never will.
 fn ends_tools(event: EventRef<'_>) -> bool {
     match event.kind {
-        methods::AGENT_EXIT | methods::SESSION_RESTORED | methods::TURN_END => true,
+        methods::AGENT_EXIT
+        | methods::SESSION_RESTORED
+        | methods::SESSION_SLEEP
+        | methods::TURN_END => true,
         "session/prompt:result" => {
             let reason = splice::member(event.raw, "result")
                 .and_then(|result| splice::member(result, "stopReason"))

@@ -26,6 +26,7 @@ mod sessions;
 mod comeback;
 mod preamble;
 mod fork;
+mod sleep;
 mod secrets;
 mod crash;
 mod faults;

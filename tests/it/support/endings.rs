@@ -123,7 +123,7 @@ pub fn check_events(events: &[EventRow]) -> Vec<i64> {
             (None, Some(_))
             | (Some("interrupted"), None)
             | (Some("cancel_timeout"), Some("session/prompt:result"))
-            | (Some("agent_exit" | "shutdown"), Some("session/prompt:error")) => {}
+            | (Some("agent_exit" | "shutdown" | "sleep"), Some("session/prompt:error")) => {}
             wrong => panic!("prompt {seq} ended as {wrong:?}"),
         }
     }

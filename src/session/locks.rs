@@ -8,7 +8,7 @@ use crate::session::leases;
 
 /// The processes that hold a lock on the file, ours included. Empty where
 /// there is no file or `/proc/locks` cannot be read.
-pub(super) fn holders(path: &Path) -> Vec<u32> {
+pub fn holders(path: &Path) -> Vec<u32> {
     let Ok(found) = std::fs::metadata(path) else {
         return Vec::new();
     };
