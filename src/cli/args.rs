@@ -205,6 +205,8 @@ pub(super) enum StateName {
     Live,
     /// Its client or its process ended without closing it.
     Open,
+    /// Its agent was idle and ended; it goes on when it is used.
+    Sleeping,
     Closed,
 }
 

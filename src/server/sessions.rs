@@ -15,6 +15,7 @@ use crate::config::parse_moment;
 use crate::rpc::{message, splice};
 use crate::session::create::Refusal;
 use crate::session::kept::forked_from;
+use crate::session::sleep::SLEEPING;
 use crate::session::state::now;
 use crate::session::{leases, removal, usage};
 use crate::store::{SessionFilter, SessionRow};
@@ -216,6 +217,7 @@ pub fn state(row: &SessionRow, live: &HashMap<String, u32>) -> SessionState {
     match row.state.as_str() {
         _ if live.contains_key(&row.id) => SessionState::Live,
         "closed" => SessionState::Closed,
+        SLEEPING => SessionState::Sleeping,
         _ => SessionState::Open,
     }
 }
@@ -236,6 +238,7 @@ pub fn in_state(
         Some(stored) => SessionFilter {
             state: Some(match stored {
                 SessionState::Closed => "closed".into(),
+                SessionState::Sleeping => SLEEPING.into(),
                 _ => "open".into(),
             }),
             except: ids(),

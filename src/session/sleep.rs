@@ -20,7 +20,7 @@ use crate::acp::{Failure, Phase};
 use crate::rpc::splice;
 
 /// The state of a session whose agent sleeps, as it is stored.
-pub(super) const SLEEPING: &str = "sleeping";
+pub const SLEEPING: &str = "sleeping";
 
 /// How long an agent that goes to sleep may take to end after SIGTERM: nobody
 /// waits for it, and it may have something to put away.

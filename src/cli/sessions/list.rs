@@ -32,6 +32,7 @@ pub(super) async fn run(desk: &Desk, arguments: &SessionsListArguments) -> anyho
     let state = arguments.state.map(|state| match state {
         StateName::Live => SessionState::Live,
         StateName::Open => SessionState::Open,
+        StateName::Sleeping => SessionState::Sleeping,
         StateName::Closed => SessionState::Closed,
     });
     let filter = in_state(filter, state, &live);

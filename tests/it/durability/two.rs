@@ -96,7 +96,6 @@ fn two_processes_share_a_database_and_a_session_has_one_driver() {
             "session/set_mode",
             json!({"sessionId": first, "modeId": "quiet"}),
         ),
-        ("session/fork", again.clone()),
         ("session/delete", json!({"sessionId": first})),
         ("session/close", json!({"sessionId": first})),
     ] {
@@ -109,6 +108,15 @@ fn two_processes_share_a_database_and_a_session_has_one_driver() {
             "{method}: {error}"
         );
     }
+    // A fork only reads it.
+    let fork = other.request("session/fork", again.clone());
+    let restored = &fork["_meta"]["acpbox"]["restored"];
+    assert_eq!(restored["tier"], "new", "{restored}");
+    let reason = restored["reasons"][0].as_str().unwrap();
+    assert!(
+        reason.contains("live in another acpbox process"),
+        "{reason}"
+    );
     // Nor is its turn cancelled from there.
     let mine = one.send_request("session/prompt", prompt(&first, "[[slow:5]]"));
     other.notify("session/cancel", json!({"sessionId": first}));

@@ -1,0 +1,11 @@
+//! What acpbox adds to ACP: `_meta.acpbox` on its messages and the `_acpbox/*`
+//! methods. JSON Schema and the OpenRPC document in `schema/` are made from
+//! these types.
+
+mod meta;
+mod requests;
+mod notices;
+
+pub use meta::*;
+pub use notices::*;
+pub use requests::*;
