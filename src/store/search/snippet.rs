@@ -48,11 +48,14 @@ pub(super) fn snippet(text: &str, places: &[Range<usize>]) -> Vec<SnippetPart> {
     parts.finish()
 }
 
+/// Places that are compared: a text may hold nothing else.
+const COMPARED: usize = 200;
+
 /// Where the place begins that has the most others close behind it.
 fn best(text: &str, places: &[Range<usize>]) -> Option<usize> {
     let mut first = places.first()?.start;
     let (mut most, mut last) = (0, 0);
-    for (index, place) in places.iter().enumerate() {
+    for (index, place) in places.iter().enumerate().take(COMPARED) {
         let end = after(text, place.start, CHARACTERS - BEFORE);
         last = last.max(index);
         while places.get(last).is_some_and(|place| place.end <= end) {
