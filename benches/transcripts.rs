@@ -148,7 +148,7 @@ async fn reads(store: &Store, sessions: i64) {
     kept.push(timed("search, a usual word in a session", 50.0, in_session).await);
     let in_folder = async |_| {
         let request = SearchRequest {
-            cwd: Some("/work/17".into()),
+            cwd: Some("/project/17".into()),
             ..request("the")
         };
         hits(store, request).await
@@ -214,7 +214,7 @@ async fn fill(store: &Store, sessions: i64) {
             agent: format!("agent-{}", session % 5),
             vm: "vm".into(),
             agent_session: None,
-            cwd: format!("/work/{}", session % 200).into(),
+            cwd: format!("/project/{}", session % 200).into(),
             title: Some(random.words(4)),
             created: time,
             updated: time,
@@ -263,7 +263,7 @@ fn event(session: &Arc<str>, seq: i64, time: i64, random: &mut Random) -> EventR
         }
         2..5 => chunk("agent_thought_chunk", random.words(10)),
         5 | 12 => {
-            let path = format!("/work/src/{}.rs", random.word());
+            let path = format!("/project/src/{}.rs", random.word());
             let update = json!({"sessionUpdate": "tool_call", "toolCallId": seq.to_string(),
                 "title": format!("Read {path}"), "locations": [{"path": path}]});
             (

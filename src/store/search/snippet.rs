@@ -187,7 +187,7 @@ mod tests {
             assert!(shown.contains('['), "{shown}");
         }
         let long = "x".repeat(100_000);
-        assert!(marked("xx*", &long).len() < 300);
+        assert!(marked("xxx*", &long).len() < 300);
         assert!(marked("aa", &format!("{long} aa {long}")).contains("[aa]"));
     }
 }
