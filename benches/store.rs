@@ -291,6 +291,7 @@ fn session_row(id: i64) -> SessionRow {
         updated: 1,
         state: "open".into(),
         options: "{}".into(),
+        usage: "{}".into(),
     }
 }
 

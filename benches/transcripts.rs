@@ -148,7 +148,7 @@ async fn reads(store: &Store, sessions: i64) {
     kept.push(timed("search, a usual word in a session", 50.0, in_session).await);
     let in_folder = async |_| {
         let request = SearchRequest {
-            cwd: Some("/project/17".into()),
+            cwd: Some("/src/17".into()),
             ..request("the")
         };
         hits(store, request).await
@@ -214,12 +214,13 @@ async fn fill(store: &Store, sessions: i64) {
             agent: format!("agent-{}", session % 5),
             vm: "vm".into(),
             agent_session: None,
-            cwd: format!("/project/{}", session % 200).into(),
+            cwd: format!("/src/{}", session % 200).into(),
             title: Some(random.words(4)),
             created: time,
             updated: time,
             state: "open".into(),
             options: r#"{"additionalDirectories":[],"mcpServers":[],"env":[]}"#.into(),
+            usage: "{}".into(),
         };
         store.create_session(&row).await.unwrap();
         let events = (1..=EVENTS_PER_SESSION).map(|seq| event(&id, seq, time, &mut random));
@@ -263,7 +264,7 @@ fn event(session: &Arc<str>, seq: i64, time: i64, random: &mut Random) -> EventR
         }
         2..5 => chunk("agent_thought_chunk", random.words(10)),
         5 | 12 => {
-            let path = format!("/project/src/{}.rs", random.word());
+            let path = format!("/src/src/{}.rs", random.word());
             let update = json!({"sessionUpdate": "tool_call", "toolCallId": seq.to_string(),
                 "title": format!("Read {path}"), "locations": [{"path": path}]});
             (

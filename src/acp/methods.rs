@@ -13,17 +13,19 @@ pub const SESSION_NEW: &str = AGENT_METHOD_NAMES.session_new;
 pub const SESSION_LOAD: &str = AGENT_METHOD_NAMES.session_load;
 pub const SESSION_RESUME: &str = AGENT_METHOD_NAMES.session_resume;
 pub const SESSION_LIST: &str = AGENT_METHOD_NAMES.session_list;
+/// Not stable yet in ACP.
+pub const SESSION_FORK: &str = "session/fork";
 pub const SESSION_CLOSE: &str = AGENT_METHOD_NAMES.session_close;
 pub const SESSION_DELETE: &str = AGENT_METHOD_NAMES.session_delete;
 pub const SESSION_PROMPT: &str = AGENT_METHOD_NAMES.session_prompt;
 pub const SESSION_CANCEL: &str = AGENT_METHOD_NAMES.session_cancel;
+pub const SET_MODE: &str = AGENT_METHOD_NAMES.session_set_mode;
+/// Taken out of ACP again; agents still have it.
+pub const SET_MODEL: &str = "session/set_model";
+pub const SET_CONFIG_OPTION: &str = AGENT_METHOD_NAMES.session_set_config_option;
 
 /// Relayed methods that mean nothing without a `sessionId`.
-pub const SESSION_SCOPED: [&str; 3] = [
-    SESSION_PROMPT,
-    AGENT_METHOD_NAMES.session_set_mode,
-    AGENT_METHOD_NAMES.session_set_config_option,
-];
+pub const SESSION_SCOPED: [&str; 3] = [SESSION_PROMPT, SET_MODE, SET_CONFIG_OPTION];
 
 pub const SESSION_UPDATE: &str = CLIENT_METHOD_NAMES.session_update;
 pub const REQUEST_PERMISSION: &str = CLIENT_METHOD_NAMES.session_request_permission;
@@ -44,6 +46,8 @@ pub const AGENT_EXIT: &str = "_acpbox/agent/exit";
 pub const TURN_END: &str = "_acpbox/turn/end";
 pub const PERMISSION_DENIED: &str = "_acpbox/permission/denied";
 pub const SESSION_RESTORED: &str = "_acpbox/session/restored";
+pub const SESSION_SLEEP: &str = "_acpbox/session/sleep";
+pub const SESSION_WAKE: &str = "_acpbox/session/wake";
 
 /// The prefix of methods that acpbox answers itself.
 pub const OWN_PREFIX: &str = "_acpbox/";
@@ -52,6 +56,30 @@ pub const OWN_PREFIX: &str = "_acpbox/";
 pub fn response_kind(method: &str, is_error: bool) -> Cow<'static, str> {
     let how = if is_error { "error" } else { "result" };
     Cow::Owned(format!("{method}:{how}"))
+}
+
+/// What the kind of an event ends with that came from the agent for a turn
+/// which acpbox had ended already: it was shown to nobody.
+const LATE: &str = ":late";
+
+pub fn late_kind(kind: &str) -> Cow<'static, str> {
+    Cow::Owned(format!("{kind}{LATE}"))
+}
+
+pub fn is_late(kind: &str) -> bool {
+    kind.ends_with(LATE)
+}
+
+/// Whether updates of this kind tell of the session itself, not of a turn.
+pub fn is_of_session(update: &str) -> bool {
+    [
+        "available_commands_update",
+        "current_mode_update",
+        "config_option_update",
+        "session_info_update",
+        "usage_update",
+    ]
+    .contains(&update)
 }
 
 /// The kind of an update's event: the value of `sessionUpdate`, borrowed where known.

@@ -118,13 +118,28 @@ fn schema_of<T: JsonSchema>(generator: &mut SchemaGenerator) -> schemars::Schema
 const PARTS: &[Part] = &[
     Part {
         name: "sessionOptions",
-        place: "`_meta.acpbox` of `session/new`, `session/load` and `session/resume`",
+        place: "`_meta.acpbox` of `session/new`, `session/load`, `session/resume` and `session/fork`",
         add: schema_of::<SessionOptions>,
     },
     Part {
         name: "sessionMeta",
-        place: "`_meta.acpbox` of the results of `session/new`, `session/load` and `session/resume`",
+        place: "`_meta.acpbox` of the results of `session/new`, `session/load`, `session/resume` and `session/fork`",
         add: schema_of::<SessionMeta>,
+    },
+    Part {
+        name: "listOptions",
+        place: "`_meta.acpbox` of the params of `session/list`",
+        add: schema_of::<ListOptions>,
+    },
+    Part {
+        name: "listedSession",
+        place: "`_meta.acpbox` of each session in the result of `session/list`",
+        add: schema_of::<ListedSession>,
+    },
+    Part {
+        name: "deleteMeta",
+        place: "`_meta.acpbox` of the result of `session/delete`",
+        add: schema_of::<DeleteMeta>,
     },
     Part {
         name: "clientOptions",
@@ -135,6 +150,11 @@ const PARTS: &[Part] = &[
         name: "updateMeta",
         place: "`_meta.acpbox` of `session/update`",
         add: schema_of::<UpdateMeta>,
+    },
+    Part {
+        name: "promptOptions",
+        place: "`_meta.acpbox` of `session/prompt`",
+        add: schema_of::<PromptOptions>,
     },
     Part {
         name: "promptMeta",
@@ -165,6 +185,16 @@ const PARTS: &[Part] = &[
         name: "restored",
         place: "the params of the event `_acpbox/session/restored`",
         add: schema_of::<Restored>,
+    },
+    Part {
+        name: "sessionSleep",
+        place: "the params of the notification and event `_acpbox/session/sleep`",
+        add: schema_of::<SessionSleep>,
+    },
+    Part {
+        name: "sessionWake",
+        place: "the params of the notification and event `_acpbox/session/wake`",
+        add: schema_of::<SessionWake>,
     },
     Part {
         name: "failureData",
@@ -211,7 +241,7 @@ const METHODS: &[Method] = &[
     },
     Method {
         name: "_acpbox/vm/sleep",
-        summary: "Ends a VM's processes; its disk stays.",
+        summary: "Ends a VM's agents gently, then all else in it; its disk stays. Refused while turns run, but for `force`.",
         params: schema_of::<VmRequest>,
         result: schema_of::<VmStatus>,
         result_name: "VmStatus",
@@ -242,6 +272,16 @@ const NOTIFICATIONS: &[Notification] = &[
         name: methods::AGENT_EXIT,
         summary: "A session's agent has ended, for clients that asked to be told.",
         params: schema_of::<AgentExit>,
+    },
+    Notification {
+        name: methods::SESSION_SLEEP,
+        summary: "A session's idle agent was ended until it is needed, for clients that asked to be told.",
+        params: schema_of::<SessionSleep>,
+    },
+    Notification {
+        name: methods::SESSION_WAKE,
+        summary: "A sleeping session has an agent again, for clients that asked to be told.",
+        params: schema_of::<SessionWake>,
     },
 ];
 

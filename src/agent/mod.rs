@@ -4,4 +4,5 @@
 pub mod catalog;
 pub mod instructions;
 pub mod process;
+pub mod remains;
 pub mod example;

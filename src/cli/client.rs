@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::rpc::codec::{Decoder, Frame};
 use crate::rpc::{BatchReader, Body, Message, Outbox, Outcome, message, write_loop};
-use crate::server::{self, Server};
+use crate::server::{self, Gate, Server};
 
 /// Room between client and server, in bytes.
 const PIPE_BYTES: usize = 64 * 1024;
@@ -54,7 +54,14 @@ impl Client {
         let (input, output) = tokio::io::split(theirs);
         let shutdown = CancellationToken::new();
         let token = shutdown.clone();
-        let serving = tokio::spawn(server::serve(server, input, output, token, || false));
+        let serving = tokio::spawn(server::serve(
+            server,
+            input,
+            output,
+            Gate::default(),
+            token,
+            || false,
+        ));
         let (reading, writing) = tokio::io::split(ours);
         let (outbox, queue) = Outbox::new();
         tokio::spawn(write_loop(queue, writing));

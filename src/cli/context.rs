@@ -41,9 +41,20 @@ impl Context {
         Ok(Store::open(&self.config.paths.database)?)
     }
 
+    /// Whether the database lies where only acpbox's own does.
+    pub(super) fn has_own_database(&self) -> bool {
+        let paths = &self.config.paths;
+        paths.database.parent() == Some(&paths.state_dir)
+    }
+
     /// Opens the database and gets ready for clients.
     pub(super) fn server(self) -> anyhow::Result<Arc<Server>> {
-        let store = self.store()?;
+        // Who works goes on in a new database where the old one is damaged.
+        let path = &self.config.paths.database;
+        let store = Store::open_or_set_aside(path, self.has_own_database())?;
+        for warning in store.warnings() {
+            tracing::error!("{warning}");
+        }
         let executable = crate::vm::own_executable();
         Ok(Server::new(Host::new(
             self.config,

@@ -12,6 +12,7 @@ use super::exit::{self, Code};
 use super::output::Output;
 use super::{agents, boot_check};
 use crate::agent::catalog::AgentInfo;
+use crate::store::{Store, StoreError};
 use crate::transcript::printable_line;
 use crate::vm::{self, Check, Outcome};
 
@@ -108,6 +109,15 @@ fn configuration(global: &Global, report: &mut Report) -> Option<Context> {
 
 async fn examine(context: &Context, report: &mut Report) {
     report.add("database", database(context).await);
+    for file in Store::earlier(&context.config.paths.database) {
+        let what = format!(
+            "{} was damaged and set aside; `sqlite3 {} .recover` shows what can be read of it. \
+             Remove it, and what begins with its name, once nothing of it is wanted",
+            file.display(),
+            file.display()
+        );
+        report.add("an earlier database", Outcome::Degraded(what));
+    }
     let settings = context.config.vm_settings("default");
     let Some(driver) = vm::driver(&settings.driver, vm::own_executable()) else {
         let what = format!(
@@ -137,7 +147,15 @@ async fn database(context: &Context) -> Outcome {
     let began = Instant::now();
     let store = match context.store() {
         Ok(store) => store,
-        Err(error) => return Outcome::Bad(format!("{error:#}")),
+        Err(error) => {
+            let is_damaged = matches!(error.downcast_ref(), Some(StoreError::Damaged { .. }));
+            let note = if is_damaged && context.has_own_database() {
+                "; the next session sets it aside and begins a new one"
+            } else {
+                ""
+            };
+            return Outcome::Bad(format!("{error:#}{note}"));
+        }
     };
     let size = size(path);
     let checked = tokio::time::timeout(DATABASE_PATIENCE, store.check()).await;

@@ -3,6 +3,7 @@
 use crate::acp::{Failure, Phase};
 use crate::agent::catalog::CatalogError;
 use crate::config::ConfigError;
+use crate::server::listen::ListenError;
 
 /// An exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +35,11 @@ pub fn of(error: &anyhow::Error) -> Code {
     if let Some(failure) = error.downcast_ref::<Failure>() {
         return of_failure(failure);
     }
-    if error.is::<ConfigError>() || error.is::<CatalogError>() || error.is::<Usage>() {
+    let is_usage = error.is::<ConfigError>()
+        || error.is::<CatalogError>()
+        || error.is::<ListenError>()
+        || error.is::<Usage>();
+    if is_usage {
         return USAGE;
     }
     FAILED

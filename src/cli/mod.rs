@@ -6,11 +6,11 @@ pub mod exit;
 mod output;
 mod client;
 mod find;
-mod locks;
 mod confirm;
 mod table;
 
 mod stdio;
+mod serve;
 mod run;
 mod sessions;
 mod logs;
@@ -27,6 +27,8 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use args::{Arguments, Command};
+
+use crate::session::locks;
 
 /// Runs the command that the process's arguments name.
 pub fn main() -> ExitCode {
@@ -45,6 +47,7 @@ pub fn main() -> ExitCode {
     let outcome = match command {
         Command::ExampleAgent => return crate::agent::example::run(),
         Command::Stdio(stdio) => stdio::run(&arguments.global, &stdio),
+        Command::Serve(serve) => serve::run(&arguments.global, &serve),
         Command::Run(run) => run::run(&arguments.global, &run),
         Command::Sessions(command) => sessions::run(&arguments.global, &command),
         Command::Logs(logs) => logs::run(&arguments.global, &logs),

@@ -7,7 +7,8 @@ use super::args::{Global, StdioArguments};
 use super::context::{self, Context};
 use super::exit::{self, Code};
 use crate::rpc::stdio;
-use crate::server;
+use crate::server::{self, Gate};
+use crate::session::retention;
 
 pub(super) fn run(global: &Global, arguments: &StdioArguments) -> anyhow::Result<Code> {
     let context = Context::new(global, arguments.agent.as_deref(), arguments.vm.as_deref())?;
@@ -17,9 +18,20 @@ pub(super) fn run(global: &Global, arguments: &StdioArguments) -> anyhow::Result
         let shutdown = CancellationToken::new();
         stop_on_signals(shutdown.clone())?;
         let host = std::sync::Arc::clone(&server.host);
+        let keeping = tokio::spawn(retention::keep(std::sync::Arc::clone(&host)));
         let (input, output) = (stdio::input(), stdio::output());
-        let ending = server::serve(server, input, output, shutdown, stdio::output_is_closed).await;
+        let gate = Gate::default();
+        let ending = server::serve(
+            server,
+            input,
+            output,
+            gate,
+            shutdown,
+            stdio::output_is_closed,
+        )
+        .await;
         tracing::debug!(?ending, "closing sessions and VMs");
+        keeping.abort();
         host.shutdown().await;
         Ok::<Code, anyhow::Error>(exit::DONE)
     });

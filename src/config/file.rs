@@ -7,6 +7,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::limits::Limits;
+use super::restore::Restore;
+use super::retention::Retention;
+use super::server::ServerSettings;
 use super::{ConfigError, units};
 
 /// `config.toml`. Every key is optional.
@@ -19,6 +22,9 @@ pub(super) struct File {
     /// VMs by name. `default` is what every VM gets.
     pub(super) vms: BTreeMap<String, Vm>,
     pub(super) limits: Limits,
+    pub(super) retention: Retention,
+    pub(super) restore: Restore,
+    pub(super) server: ServerSettings,
 }
 
 /// What is used when neither a flag nor the client says otherwise.
@@ -66,6 +72,14 @@ pub(super) struct Vm {
     pub(super) processes: Option<u64>,
     /// Open files, per process.
     pub(super) open_files: Option<u64>,
+    /// How long nothing may go on in the VM, with no client attached to any of its
+    /// sessions, before it sleeps: `15m`, or `never`.
+    #[schemars(with = "Option<String>")]
+    pub(super) sleep_after: Option<units::Patience>,
+    /// How long an agent may be idle before it is ended until it is needed again,
+    /// though a client is attached: `1h`, or `never`.
+    #[schemars(with = "Option<String>")]
+    pub(super) agent_sleep_after: Option<units::Patience>,
     /// The folders that sessions of this VM may work in.
     pub(super) workspaces: Option<Vec<String>>,
     /// Names in workspaces that are read-only; instead of the default list.

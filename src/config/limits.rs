@@ -19,6 +19,8 @@ pub struct Limits {
     pub depth: usize,
     /// Requests that one peer may have unanswered.
     pub pending_requests: usize,
+    /// Prompts that may wait for their turn in one session.
+    pub queued_prompts: usize,
     /// What is kept of an agent's stderr, in bytes, newest last.
     #[serde(deserialize_with = "units::count")]
     #[schemars(with = "Size")]
@@ -39,6 +41,15 @@ pub struct Limits {
     #[serde(deserialize_with = "units::duration")]
     #[schemars(with = "String")]
     pub cancel_grace: Duration,
+    /// How long its agent may then go on before it is ended, to be started anew.
+    #[serde(deserialize_with = "units::duration")]
+    #[schemars(with = "String")]
+    pub stop_grace: Duration,
+    /// How often prompts start a session's agent anew that ended by itself, within `restart_window`.
+    pub agent_restarts: usize,
+    #[serde(deserialize_with = "units::duration")]
+    #[schemars(with = "String")]
+    pub restart_window: Duration,
     /// How long an agent may take to exit after SIGTERM before it is killed.
     #[serde(deserialize_with = "units::duration")]
     #[schemars(with = "String")]
@@ -52,12 +63,17 @@ impl Default for Limits {
             // serde_json itself stops at 128 levels where it recurses; the relay does not.
             depth: 512,
             pending_requests: 1024,
+            queued_prompts: 32,
             stderr_bytes: 256 << 10,
             terminal_bytes: 1 << 20,
             // Generous: a cold `npx` downloads the agent first.
             initialize_timeout: Duration::from_secs(60),
             session_timeout: Duration::from_secs(60),
             cancel_grace: Duration::from_secs(10),
+            stop_grace: Duration::from_secs(10),
+            // Guesses: enough for an agent that fails now and then, too few for a loop.
+            agent_restarts: 5,
+            restart_window: Duration::from_secs(600),
             // Some clients send SIGTERM 300 ms after they closed stdin; one real agent
             // ignores it for more than 12 s, and is killed.
             exit_grace: Duration::from_millis(250),
@@ -69,7 +85,7 @@ impl Default for Limits {
 #[derive(JsonSchema)]
 #[serde(untagged)]
 #[expect(dead_code, reason = "only its schema is used")]
-enum Size {
+pub(super) enum Size {
     Bytes(u64),
     /// Such as `64MiB`.
     WithUnit(String),

@@ -10,6 +10,9 @@ mod limits;
 mod paths;
 mod plan;
 mod protected;
+mod retention;
+mod restore;
+mod server;
 mod units;
 mod vm;
 mod workspace;
@@ -24,7 +27,10 @@ pub use limits::Limits;
 pub use paths::Paths;
 pub use plan::{GUEST_HOME, Guest, VmPlan};
 pub use protected::DEFAULT_PROTECTED;
-pub use units::{parse_duration, parse_size};
+pub use restore::Restore;
+pub use retention::Retention;
+pub use server::ServerSettings;
+pub use units::{parse_duration, parse_moment, parse_size};
 pub use vm::VmSettings;
 
 use crate::vm::Mount;
@@ -44,6 +50,9 @@ pub struct Config {
     /// `[agents.NAME]`, as written; the catalogue merges it with the built-in agents.
     pub agents: BTreeMap<String, AgentSettings>,
     pub limits: Limits,
+    pub retention: Retention,
+    pub restore: Restore,
+    pub server: ServerSettings,
     /// `[vms.default]`: what every VM gets.
     vm_defaults: VmSettings,
     /// The other `[vms.NAME]`, merged over the defaults.
@@ -133,6 +142,9 @@ impl Config {
                 .unwrap_or_else(|| DEFAULT_AGENT.to_owned()),
             default_vm: overrides.vm.clone().or(file.defaults.vm),
             limits: file.limits,
+            retention: file.retention,
+            restore: file.restore,
+            server: server_settings(file.server, &scope)?,
             agents,
             vm_defaults,
             vms,
@@ -151,6 +163,29 @@ impl Config {
     pub fn vm_settings(&self, name: &str) -> &VmSettings {
         self.vms.get(name).unwrap_or(&self.vm_defaults)
     }
+
+    /// The shortest time after which anything may sleep; `None` if nothing ever does.
+    pub fn shortest_patience(&self) -> Option<std::time::Duration> {
+        let all = self.vms.values().chain([&self.vm_defaults]);
+        all.flat_map(|vm| [vm.sleep_after, vm.agent_sleep_after])
+            .flatten()
+            .min()
+    }
+}
+
+/// Paths are below the home folder where they begin with `~`.
+fn server_settings(
+    settings: ServerSettings,
+    scope: &vm::Scope<'_>,
+) -> Result<ServerSettings, ConfigError> {
+    let token_file = match settings.token_file {
+        Some(file) => Some(scope.absolute(&file.to_string_lossy(), "server.token_file")?),
+        None => None,
+    };
+    Ok(ServerSettings {
+        token_file,
+        ..settings
+    })
 }
 
 /// The JSON Schema of `config.toml`, for editors that check TOML.

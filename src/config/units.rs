@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 
 /// Bytes: `8GiB`, `512MiB`, `64KiB`, `10GB`, or a bare number.
@@ -36,6 +37,24 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     number.checked_mul(milliseconds).map(Duration::from_millis)
 }
 
+/// A time: a duration before `now` (`7d`), a date, which is its first moment
+/// here, or an RFC 3339 time. Both are milliseconds since 1970.
+pub fn parse_moment(text: &str, now: i64) -> Option<i64> {
+    if let Some(before) = parse_duration(text) {
+        let before = i64::try_from(before.as_millis()).unwrap_or(i64::MAX);
+        return Some(now.saturating_sub(before));
+    }
+    let text = text.trim();
+    if let Ok(time) = text.parse::<jiff::Timestamp>() {
+        return Some(time.as_millisecond());
+    }
+    // What says more than a day must say its zone.
+    let is_date = text.len() == "2026-11-01".len();
+    let date = text.parse::<jiff::civil::Date>().ok()?;
+    let zoned = date.to_zoned(jiff::tz::TimeZone::system()).ok()?;
+    is_date.then(|| zoned.timestamp().as_millisecond())
+}
+
 fn split(text: &str) -> Option<(u64, &str)> {
     let text = text.trim();
     let digits = text
@@ -58,6 +77,22 @@ pub(super) fn optional_size<'de, D: Deserializer<'de>>(
 
 pub(super) fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     size(deserializer)?.try_into().map_err(de::Error::custom)
+}
+
+pub(super) fn optional_duration<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Duration>, D::Error> {
+    duration(deserializer).map(Some)
+}
+
+/// A duration, or `None` for `never`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Patience(pub(super) Option<Duration>);
+
+impl<'de> Deserialize<'de> for Patience {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Patience, D::Error> {
+        deserializer.deserialize_any(PatienceVisitor)
+    }
 }
 
 /// A duration, for serde's `deserialize_with`.
@@ -99,6 +134,25 @@ impl Visitor<'_> for DurationVisitor {
     }
 }
 
+struct PatienceVisitor;
+
+impl Visitor<'_> for PatienceVisitor {
+    type Value = Patience;
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("a duration such as \"15m\", \"30s\" or \"500ms\", or \"never\"")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Patience, E> {
+        if text.trim() == "never" {
+            return Ok(Patience(None));
+        }
+        parse_duration(text)
+            .map(|duration| Patience(Some(duration)))
+            .ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,5 +169,35 @@ mod tests {
         assert_eq!(parse_duration("500ms"), Some(Duration::from_millis(500)));
         assert_eq!(parse_duration("15"), None);
         assert_eq!(parse_duration(""), None);
+    }
+
+    #[test]
+    fn a_moment_is_a_duration_before_now_a_date_or_a_time() {
+        let now = 1_795_000_000_000;
+        assert_eq!(parse_moment("7d", now), Some(now - 7 * 86_400_000));
+        assert_eq!(parse_moment("12h", now), Some(now - 12 * 3_600_000));
+        assert_eq!(
+            parse_moment("2026-11-01T10:00:00Z", now),
+            Some(1_793_527_200_000)
+        );
+        assert_eq!(
+            parse_moment("2026-11-01T12:00:00+02:00", now),
+            Some(1_793_527_200_000)
+        );
+        let midnight = parse_moment("2026-11-01", now).unwrap();
+        let here = jiff::Timestamp::from_millisecond(midnight)
+            .unwrap()
+            .to_zoned(jiff::tz::TimeZone::system());
+        assert_eq!(here.strftime("%F %T").to_string(), "2026-11-01 00:00:00");
+        for wrong in [
+            "",
+            "yesterday",
+            "2026-11",
+            "2026-13-01",
+            "2026-11-01T10:00",
+            "7",
+        ] {
+            assert_eq!(parse_moment(wrong, now), None, "{wrong}");
+        }
     }
 }

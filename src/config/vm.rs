@@ -1,6 +1,7 @@
 //! `[vms.NAME]` with the defaults filled in.
 
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use crate::vm::{Limits, Mount, Network, Root};
 
@@ -18,6 +19,10 @@ pub struct VmSettings {
     /// The folders that sessions of a named VM may work in; empty for the defaults.
     pub workspaces: Vec<PathBuf>,
     pub protected: Vec<PathBuf>,
+    /// How long the VM may be idle, with nobody attached, before it sleeps; `None` is never.
+    pub sleep_after: Option<Duration>,
+    /// How long an agent in it may be idle, attached or not, before it sleeps; `None` is never.
+    pub agent_sleep_after: Option<Duration>,
 }
 
 /// What is needed to read paths and to name the place of an error.
@@ -42,6 +47,9 @@ impl Default for VmSettings {
             },
             workspaces: Vec::new(),
             protected: DEFAULT_PROTECTED.iter().map(PathBuf::from).collect(),
+            sleep_after: Some(Duration::from_secs(15 * 60)),
+            // A guess: an idle agent takes some hundred megabytes, waking one some seconds.
+            agent_sleep_after: Some(Duration::from_secs(60 * 60)),
         }
     }
 }
@@ -82,6 +90,12 @@ impl VmSettings {
             processes: raw.processes.or(base.limits.processes),
             open_files: raw.open_files.or(base.limits.open_files),
         };
+        if let Some(patience) = raw.sleep_after {
+            settings.sleep_after = patience.0;
+        }
+        if let Some(patience) = raw.agent_sleep_after {
+            settings.agent_sleep_after = patience.0;
+        }
         if let Some(workspaces) = &raw.workspaces {
             let key = format!("{at}.workspaces");
             settings.workspaces = (workspaces.iter())
@@ -157,7 +171,7 @@ pub(super) fn command(command: String, at: &str, scope: &Scope<'_>) -> Result<St
 
 impl Scope<'_> {
     /// Expands `~` and refuses relative paths and `..`.
-    fn absolute(&self, path: &str, key: &str) -> Result<PathBuf, ConfigError> {
+    pub(super) fn absolute(&self, path: &str, key: &str) -> Result<PathBuf, ConfigError> {
         let expanded = match path.strip_prefix('~') {
             Some("") => self.home.to_path_buf(),
             Some(rest) if rest.starts_with('/') => self.home.join(rest.trim_start_matches('/')),

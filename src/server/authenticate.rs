@@ -14,10 +14,10 @@ impl Connection {
     /// `authenticate`, `logout`, `providers/*`, `auth/*`.
     pub(super) async fn to_agent_of_connection(
         self: Arc<Self>,
-        request: Arc<Request>,
+        _request: Arc<Request>,
     ) -> Result<Answer, Refusal> {
         let live = self.agent_of_connection().await?;
-        Ok(self.forward(&live, &request).await)
+        Ok(Answer::Forward(live))
     }
 
     /// The agent that asked for authentication, else the newest that runs, else

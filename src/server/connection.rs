@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Server;
+use super::listen::Token;
 use crate::rpc::codec::{Decoder, Frame};
 use crate::rpc::message::{self, Malformed};
 use crate::rpc::{BatchReader, Message, Outbox, write_loop};
@@ -33,6 +34,15 @@ pub enum Ending {
     Shutdown,
 }
 
+/// What stands between a connection and what it may do.
+#[derive(Debug, Clone, Default)]
+pub struct Gate {
+    /// What `initialize` must carry as `_meta.acpbox.token`.
+    pub token: Option<Token>,
+    /// How long the client may take to send `initialize`; for ever if absent.
+    pub patience: Option<Duration>,
+}
+
 /// A client's connection as handlers see it.
 pub struct Connection {
     pub server: Arc<Server>,
@@ -42,6 +52,9 @@ pub struct Connection {
     pub room: Arc<Semaphore>,
     /// Those requests by raw id, to be cancelled.
     running: Mutex<HashMap<Box<str>, CancellationToken>>,
+    pub gate: Gate,
+    /// Ends when the client is turned away.
+    pub refused: CancellationToken,
 }
 
 /// Serves one client until it is done, gone, or `shutdown` is cancelled.
@@ -52,6 +65,7 @@ pub async fn serve<R, W>(
     server: Arc<Server>,
     input: R,
     output: W,
+    gate: Gate,
     shutdown: CancellationToken,
     is_gone: impl Fn() -> bool,
 ) -> Ending
@@ -59,6 +73,7 @@ where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin + Send + 'static,
 {
+    let patience = gate.patience;
     let (outbox, queue) = Outbox::new();
     let mut writing = tokio::spawn(write_loop(queue, output));
     let connection = Arc::new(Connection {
@@ -66,6 +81,8 @@ where
         tasks: TaskTracker::new(),
         room: Arc::new(Semaphore::new(CONCURRENT_REQUESTS)),
         running: Mutex::default(),
+        gate,
+        refused: CancellationToken::new(),
         server,
     });
     let limits = &connection.server.host.config.limits;
@@ -74,6 +91,8 @@ where
     let ending = tokio::select! {
         () = shutdown.cancelled() => Ending::Shutdown,
         () = client.outbox.closed() => Ending::Gone,
+        () = connection.refused.cancelled() => Ending::Done,
+        () = connection.expect_handshake(patience) => Ending::Done,
         () = connection.read(&mut reader) => connection.drain(&shutdown, is_gone).await,
     };
     tracing::debug!(?ending, "a client's connection ends");
@@ -154,6 +173,23 @@ impl Connection {
         }
     }
 
+    /// Ends when a client has not introduced itself in time.
+    async fn expect_handshake(&self, patience: Option<Duration>) {
+        let Some(patience) = patience else {
+            return std::future::pending().await;
+        };
+        tokio::time::sleep(patience).await;
+        if self.client.offer().initialized {
+            return std::future::pending().await;
+        }
+        let what = format!(
+            "Invalid Request: no `initialize` came within {} s (server.handshake_timeout)",
+            patience.as_secs_f32()
+        );
+        self.complain("null", crate::acp::failure::INVALID_REQUEST, what)
+            .await;
+    }
+
     async fn complain(&self, id: &str, code: i32, what: String) {
         let error = jsonrpsee_types::ErrorObjectOwned::owned(code, what, None::<()>);
         let _ = self.client.outbox.send(&message::error(id, &error)).await;
@@ -170,8 +206,9 @@ impl Connection {
             let mut agents = self.server.host.registry.all();
             // It has no session, and may still be asked to log in.
             agents.extend(self.client.parked());
-            let is_due =
-                !self.tasks.is_empty() || agents.iter().any(|live| live.owes(&self.client));
+            let is_due = !self.tasks.is_empty()
+                || self.server.host.restarts.owes(&self.client)
+                || agents.iter().any(|live| live.owes(&self.client));
             if !is_due {
                 return Ending::Done;
             }

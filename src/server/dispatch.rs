@@ -4,6 +4,8 @@ use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+
 use super::connection::Connection;
 use crate::acp::failure::{INVALID_REQUEST, METHOD_NOT_FOUND, REQUEST_CANCELLED};
 use crate::acp::methods;
@@ -12,11 +14,18 @@ use crate::rpc::message::{self, Body, Malformed, Message, Outcome};
 use crate::rpc::splice;
 use crate::session::Live;
 use crate::session::create::Refusal;
+use crate::session::sleep::Visit;
 
 /// What a handler says: a raw result, or that it has answered already.
 pub enum Answer {
     Result(String),
+    /// A whole response.
+    Line(String),
     Sent,
+    /// The agent of this session answers.
+    Forward(Arc<Live>),
+    /// The same, for a session that was brought back.
+    Bring(Visit),
 }
 
 /// A request of the client's, owned, so that it can be worked on aside.
@@ -75,6 +84,9 @@ impl Connection {
         if method == methods::INITIALIZE {
             let answer = self.initialize(params).await;
             self.answer(id, answer).await;
+            if self.gate.token.is_some() && !self.client.offer().initialized {
+                self.refused.cancel();
+            }
             return;
         }
         if !self.client.offer().initialized {
@@ -94,6 +106,7 @@ impl Connection {
             methods::SESSION_LOAD | methods::SESSION_RESUME => {
                 self.aside(request(), Connection::session_reconnect).await;
             }
+            methods::SESSION_FORK => self.aside(request(), Connection::session_fork).await,
             methods::SESSION_LIST => self.aside(request(), Connection::session_list).await,
             methods::SESSION_CLOSE => self.aside(request(), Connection::session_close).await,
             methods::SESSION_DELETE => self.aside(request(), Connection::session_delete).await,
@@ -105,7 +118,7 @@ impl Connection {
                 self.aside(request(), Connection::own_method).await;
             }
             _ => match session_of(params) {
-                Some(session) => match self.server.host.registry.live(&session) {
+                Some(session) => match self.visit(&session) {
                     Some(live) => {
                         live.attach(&self.client);
                         live.forward_request(&self.client, text, id, method, params)
@@ -160,7 +173,7 @@ impl Connection {
         let (text, method) = (text.to_owned(), method.to_owned());
         let connection = Arc::clone(self);
         self.tasks.spawn(async move {
-            let live = slot.lock().await.clone();
+            let live = slot.lock().await.live();
             drop(slot);
             match live {
                 Some(live) => {
@@ -220,6 +233,11 @@ impl Connection {
                     Err(Failure::new(Phase::Request, REQUEST_CANCELLED, what).into())
                 }
             };
+            match &outcome {
+                Ok(Answer::Forward(live)) => connection.forward(live, &request, &token).await,
+                Ok(Answer::Bring(live)) => connection.forward(live, &request, &token).await,
+                _ => {}
+            }
             connection.end(request.id());
             if matches!(outcome, Err(Refusal::Failed(_))) {
                 // Whoever guesses ids leaves nothing behind.
@@ -232,8 +250,9 @@ impl Connection {
 
     async fn answer(&self, id: &str, outcome: Result<Answer, Refusal>) {
         let line = match outcome {
-            Ok(Answer::Sent) => return,
+            Ok(Answer::Sent | Answer::Forward(_) | Answer::Bring(_)) => return,
             Ok(Answer::Result(result)) => message::result(id, &result),
+            Ok(Answer::Line(line)) => line,
             Err(Refusal::Agent(error)) => {
                 format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)
             }
@@ -242,8 +261,9 @@ impl Connection {
         let _ = self.client.outbox.send(&line).await;
     }
 
-    /// Relays a request to an agent, which answers it.
-    pub(super) async fn forward(&self, live: &Arc<Live>, request: &Request) -> Answer {
+    /// Relays a request that was worked on aside. From here on it is the agent's
+    /// to answer; whoever cancels it meanwhile cancels it there.
+    async fn forward(&self, live: &Arc<Live>, request: &Request, token: &CancellationToken) {
         live.forward_request(
             &self.client,
             &request.text,
@@ -252,14 +272,35 @@ impl Connection {
             request.params(),
         )
         .await;
-        Answer::Sent
+        self.end(request.id());
+        if token.is_cancelled() {
+            live.forward_cancel_request(&self.client, request.id())
+                .await;
+        }
     }
 
     /// A request for a session that is not live: it is brought back first.
     async fn to_stored_session(self: Arc<Self>, request: Arc<Request>) -> Result<Answer, Refusal> {
         let session = session_of(request.params()).unwrap_or_default();
-        let live = self.server.host.ensure(&self.client, &session).await?;
-        Ok(self.forward(&live, &request).await)
+        let host = &self.server.host;
+        if &*request.method == methods::SESSION_PROMPT
+            && let Some(line) =
+                (host.stored_answer(&session, request.id(), request.params())).await?
+        {
+            return Ok(Answer::Line(line));
+        }
+        loop {
+            let live = host.ensure(&self.client, &session).await?;
+            // It may just be going to sleep again.
+            if let Some(live) = live.visit() {
+                return Ok(Answer::Bring(live));
+            }
+        }
+    }
+
+    /// A session whose agent takes messages now.
+    fn visit(&self, session: &str) -> Option<Visit> {
+        self.server.host.registry.live(session)?.visit()
     }
 
     /// A method that acpbox does not know and that names no session: for the
@@ -270,7 +311,7 @@ impl Connection {
             let what = format!("Method not found: `{}`", request.method);
             return Err(Failure::new(Phase::Request, METHOD_NOT_FOUND, what).into());
         };
-        Ok(self.forward(live, &request).await)
+        Ok(Answer::Forward(Arc::clone(live)))
     }
 }
 

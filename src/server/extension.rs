@@ -13,9 +13,12 @@ use crate::acp::extension::*;
 use crate::acp::failure::RESOURCE_NOT_FOUND;
 use crate::acp::{Failure, Phase};
 use crate::rpc::splice::{self, Edits};
-use crate::session::Host;
 use crate::session::create::Refusal;
+use crate::session::state::now;
+use crate::session::vms::Stopped;
+use crate::session::{Host, locks};
 use crate::store::{Direction, EventPage, EventRow, VmRow};
+use crate::vm::disk;
 
 /// The largest page, in events or lines, and in bytes of raw JSON.
 const PAGE_LIMIT: usize = 10_000;
@@ -195,10 +198,13 @@ async fn vm_status(host: Arc<Host>, request: VmRequest) -> Result<VmStatus, Fail
     Ok(status(&host, row).await)
 }
 
-/// Ends the VM's processes; its disk stays.
+/// Ends the VM's agents gently, then whatever else runs in it; its disk stays.
 async fn vm_sleep(host: Arc<Host>, request: VmRequest) -> Result<VmStatus, Failure> {
-    vm_row(&host, &request.name).await?;
-    stop(&host, &request.name).await;
+    let row = vm_row(&host, &request.name).await?;
+    let slept = host.sleep_vm(&request.name, request.force).await?;
+    if let (Stopped::NotRunning, Some(holder)) = (slept, holder_elsewhere(&row)) {
+        return Err(runs_elsewhere(&row, holder));
+    }
     vm_status(host, request).await
 }
 
@@ -210,29 +216,41 @@ async fn vm_wake(host: Arc<Host>, request: VmRequest) -> Result<VmStatus, Failur
 
 async fn vm_delete(host: Arc<Host>, request: VmRequest) -> Result<VmDeleteResponse, Failure> {
     let row = vm_row(&host, &request.name).await?;
-    if is_held_elsewhere(&row) {
-        let what = format!("VM `{}` runs in another process ({})", row.name, row.holder);
-        return Err(Failure::internal(Phase::Boot, what).hint("stop it there first"));
+    if let Some(holder) = holder_elsewhere(&row) {
+        return Err(runs_elsewhere(&row, holder));
     }
-    stop(&host, &row.name).await;
+    host.sleep_vm(&request.name, request.force).await?;
     let state_dir = row.state_dir.clone();
-    let removed = tokio::task::spawn_blocking(move || crate::vm::disk::remove(&state_dir)).await;
-    if let Ok(Err(error)) = removed {
-        let what = format!(
-            "the disk of VM `{}` could not be removed: {error}",
-            row.name
-        );
-        return Err(Failure::internal(Phase::Boot, what));
+    let removing = tokio::task::spawn_blocking(move || disk::remove_unused(&state_dir));
+    match removing.await {
+        Ok(Ok(true)) => {}
+        Ok(Ok(false)) => {
+            let holder = holder_elsewhere(&row).unwrap_or_default();
+            return Err(runs_elsewhere(&row, holder));
+        }
+        Ok(Err(error)) => {
+            let what = format!(
+                "the disk of VM `{}` could not be removed: {error}",
+                row.name
+            );
+            return Err(Failure::internal(Phase::Boot, what));
+        }
+        Err(error) => return Err(Failure::internal(Phase::Boot, error.to_string())),
     }
+    host.vms.forget(&row.name);
     let deleted = host.store.delete_vm(&row.name).await?;
     Ok(VmDeleteResponse { deleted })
 }
 
-async fn stop(host: &Host, name: &str) {
-    for live in host.registry.in_vm(name) {
-        live.close().await;
-    }
-    host.vms.stop(name).await;
+fn runs_elsewhere(row: &VmRow, holder: u32) -> Failure {
+    let what = format!(
+        "VM `{}` runs in another acpbox process ({holder})",
+        row.name
+    );
+    Failure::internal(Phase::Boot, what).hint(format!(
+        "end it there first; `acpbox vms stop {}` does so from outside",
+        row.name
+    ))
 }
 
 async fn vm_row(host: &Host, name: &str) -> Result<VmRow, Failure> {
@@ -250,25 +268,35 @@ async fn vm_row(host: &Host, name: &str) -> Result<VmRow, Failure> {
     })
 }
 
-fn is_held_elsewhere(row: &VmRow) -> bool {
-    let holder = i32::try_from(row.holder)
-        .ok()
-        .and_then(rustix::process::Pid::from_raw);
-    let is_other = row.holder != std::process::id();
-    is_other && holder.is_some_and(|holder| rustix::process::test_kill_process(holder).is_ok())
+/// Another process in which the VM runs.
+fn holder_elsewhere(row: &VmRow) -> Option<u32> {
+    let own = std::process::id();
+    let mut holders = locks::holders(&disk::lock_file(&row.state_dir));
+    // The driver `host` shares no disk, and has no lock.
+    if row.driver == "host" && row.holder != 0 {
+        let holder = rustix::process::Pid::from_raw(row.holder.cast_signed());
+        let is_alive = |pid| rustix::process::test_kill_process(pid).is_ok();
+        holders.extend(holder.is_some_and(is_alive).then_some(row.holder));
+    }
+    holders.into_iter().find(|holder| *holder != own)
 }
 
 async fn status(host: &Host, row: VmRow) -> VmStatus {
     let running = host.vms.running(&row.name).await;
-    let elsewhere = is_held_elsewhere(&row);
+    let elsewhere = holder_elsewhere(&row);
+    let milliseconds = |at: tokio::time::Instant| now() - at.elapsed().as_millis() as i64;
     VmStatus {
-        state: if running.is_some() || elsewhere {
+        state: if running.is_some() || elsewhere.is_some() {
             VmState::Running
+        } else if host.vms.is_asleep(&row.name) {
+            VmState::Sleeping
         } else {
             VmState::Stopped
         },
-        holder: elsewhere.then_some(row.holder),
+        holder: elsewhere,
         live_sessions: host.registry.in_vm(&row.name).len(),
+        last_activity: host.vm_last_activity(&row.name).await.map(milliseconds),
+        idle_since: host.vm_idle_since(&row.name).await.map(milliseconds),
         warnings: running
             .map(|running| running.vm.warnings())
             .unwrap_or_default(),

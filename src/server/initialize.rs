@@ -5,8 +5,9 @@ use serde_json::{Map, Value, json};
 
 use super::connection::Connection;
 use super::dispatch::Answer;
-use crate::acp::Failure;
-use crate::rpc::splice;
+use crate::acp::failure::AUTH_REQUIRED;
+use crate::acp::{Failure, Phase};
+use crate::rpc::{message, splice};
 use crate::session::Offer;
 use crate::session::create::Refusal;
 use crate::session::handshake::own_info;
@@ -29,11 +30,29 @@ impl Connection {
                 format!("`protocolVersion` must be a whole number such as 1; it is {version}");
             return Err(Failure::invalid_params(what).into());
         }
+        self.check_token(value("_meta"))?;
         self.client.set_offer(Offer::parse(
             value("clientCapabilities"),
             value("clientInfo"),
         ));
         Ok(Answer::Result(self.capabilities().await.to_string()))
+    }
+
+    /// A client without the token is told so, and let go.
+    fn check_token(&self, meta: Option<&str>) -> Result<(), Failure> {
+        let Some(token) = &self.gate.token else {
+            return Ok(());
+        };
+        let given = meta
+            .and_then(|meta| splice::member(meta, "acpbox"))
+            .and_then(|ours| splice::member(ours, "token"))
+            .and_then(message::string);
+        let what = match given {
+            Some(given) if token.is(&given) => return Ok(()),
+            Some(_) => "the token in `_meta.acpbox.token` is wrong",
+            None => "`_meta.acpbox.token` is missing: clients of this address must know its token",
+        };
+        Err(Failure::new(Phase::Request, AUTH_REQUIRED, what))
     }
 
     async fn capabilities(&self) -> Value {
@@ -54,7 +73,14 @@ impl Connection {
         };
         // What acpbox does itself, with every agent.
         capabilities.insert("loadSession".into(), true.into());
-        let own = ["list", "resume", "close", "delete", "additionalDirectories"];
+        let own = [
+            "list",
+            "resume",
+            "fork",
+            "close",
+            "delete",
+            "additionalDirectories",
+        ];
         let own: Map<String, Value> = own
             .map(|name| (name.to_owned(), json!({})))
             .into_iter()

@@ -1,7 +1,10 @@
-//! What clients talk to: [`connection`] reads one client's messages, [`dispatch`]
+//! What clients talk to: [`listen`] has the sockets, [`service`] takes clients in from
+//! them; [`connection`] reads one client's messages, [`dispatch`]
 //! sends each where it belongs, [`initialize`], [`sessions`] and
 //! [`authenticate`] answer ACP's methods, [`extension`] and [`search`] our own.
 
+pub mod listen;
+pub mod service;
 pub mod connection;
 pub mod dispatch;
 pub mod initialize;
@@ -16,7 +19,7 @@ use jsonrpsee_core::server::RpcModule;
 
 use crate::session::Host;
 
-pub use connection::{Ending, serve};
+pub use connection::{Ending, Gate, serve};
 
 /// Serves any number of clients from one [`Host`].
 pub struct Server {
@@ -28,6 +31,7 @@ pub struct Server {
 impl Server {
     pub fn new(host: Arc<Host>) -> Arc<Server> {
         let extension = extension::module(Arc::clone(&host));
+        host.watch_idleness();
         Arc::new(Server { host, extension })
     }
 }

@@ -1,5 +1,6 @@
 //! The session methods that acpbox answers itself.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -7,10 +8,15 @@ use serde_json::{Value, json};
 
 use super::connection::Connection;
 use super::dispatch::{Answer, Request};
+use crate::acp::extension::{ListOptions, ListedSession, SessionState};
 use crate::acp::methods;
 use crate::acp::{Failure, Phase};
+use crate::config::parse_moment;
 use crate::rpc::{message, splice};
 use crate::session::create::Refusal;
+use crate::session::kept::forked_from;
+use crate::session::state::now;
+use crate::session::{leases, removal, usage};
 use crate::store::{SessionFilter, SessionRow};
 
 /// Sessions on one page of `session/list`.
@@ -41,6 +47,17 @@ impl Connection {
         Ok(Answer::Sent)
     }
 
+    pub(super) async fn session_fork(
+        self: Arc<Self>,
+        request: Arc<Request>,
+    ) -> Result<Answer, Refusal> {
+        let params = request.params();
+        let host = &self.server.host;
+        host.fork_session(&self.client, &request.text, request.id(), params)
+            .await?;
+        Ok(Answer::Sent)
+    }
+
     pub(super) async fn session_list(
         self: Arc<Self>,
         request: Arc<Request>,
@@ -57,13 +74,22 @@ impl Connection {
         let below = text("cursor")?
             .map(|cursor| parse_cursor(&cursor))
             .transpose()?;
+        let host = &self.server.host;
+        let folder = host.registry.leases().to_path_buf();
+        let live = tokio::task::spawn_blocking(move || leases::held(&folder));
+        let live = live.await.unwrap_or_default();
+        let options = list_options(params)?;
         let filter = SessionFilter {
             cwd: text("cwd")?.map(PathBuf::from),
+            agent: options.agent,
+            vm: options.vm,
+            since: moment("since", options.since.as_deref())?,
+            until: moment("until", options.until.as_deref())?,
             below,
             limit: PAGE_SESSIONS + 1,
             ..SessionFilter::default()
         };
-        let host = &self.server.host;
+        let filter = in_state(filter, options.state, &live);
         let mut rows = host.store.sessions(filter).await.map_err(Failure::from)?;
         let has_more = rows.len() > PAGE_SESSIONS;
         rows.truncate(PAGE_SESSIONS);
@@ -71,38 +97,12 @@ impl Connection {
             .last()
             .filter(|_| has_more)
             .map(|last| format!("{}:{}", last.updated, last.id));
-        let sessions: Vec<Value> = rows.iter().map(|row| self.session_info(row)).collect();
+        let sessions: Vec<Value> = rows.iter().map(|row| session_info(row, &live)).collect();
         let mut result = json!({ "sessions": sessions });
         if let Some(cursor) = cursor {
             result["nextCursor"] = cursor.into();
         }
         Ok(Answer::Result(result.to_string()))
-    }
-
-    fn session_info(&self, row: &SessionRow) -> Value {
-        let is_live = self.server.host.registry.live(&row.id).is_some();
-        let mut info = json!({
-            "sessionId": row.id,
-            "cwd": row.cwd,
-            "updatedAt": timestamp(row.updated),
-            "_meta": { "acpbox": {
-                "agent": row.agent,
-                "vm": row.vm,
-                "state": if is_live { "live" } else { row.state.as_str() },
-                "createdAt": timestamp(row.created),
-            } },
-        });
-        if let Some(title) = &row.title {
-            info["title"] = title.as_str().into();
-        }
-        let options: Value = serde_json::from_str(&row.options).unwrap_or_default();
-        if let Some(folders) = options
-            .get("additionalDirectories")
-            .filter(|folders| !folders.as_array().is_none_or(Vec::is_empty))
-        {
-            info["additionalDirectories"] = folders.clone();
-        }
-        info
     }
 
     /// Ends the agent; the transcript stays.
@@ -124,7 +124,12 @@ impl Connection {
                 live.close().await;
                 None
             }
-            None => Some(host.registry.lease(&id)?),
+            None => {
+                let lease = host.lease(&id).await?;
+                let ended = host.end_interrupted(&id).await;
+                ended.map_err(Failure::from)?;
+                Some(lease)
+            }
         };
         drop(slot);
         host.registry.sweep();
@@ -144,7 +149,8 @@ impl Connection {
         Ok(Answer::Result("{}".into()))
     }
 
-    /// Ends the agent and removes all that is stored of the session.
+    /// Ends the agent and removes all that is stored of the session, here and by
+    /// the agent.
     pub(super) async fn session_delete(
         self: Arc<Self>,
         request: Arc<Request>,
@@ -153,22 +159,17 @@ impl Connection {
         let host = &self.server.host;
         let slot = host.registry.slot(&id);
         let mut slot = slot.lock().await;
+        let mut agent_session = false;
         if let Some(live) = slot.take() {
+            agent_session = live.delete_own().await;
             live.close().await;
         }
-        if host
-            .store
-            .session(&id)
-            .await
-            .map_err(Failure::from)?
-            .is_none()
-        {
+        let row = host.store.session(&id).await.map_err(Failure::from)?;
+        let Some(row) = row else {
             return Err(Failure::unknown_session(&id).into());
-        }
-        let _lease = host.registry.lease(&id)?;
-        let deleted = host
-            .store
-            .delete_session(&id)
+        };
+        let _lease = host.lease(&id).await?;
+        let deleted = removal::remove(&host.store, &row, agent_session)
             .await
             .map_err(Failure::from)?;
         drop(slot);
@@ -176,11 +177,93 @@ impl Connection {
         let Some(deleted) = deleted else {
             return Err(Failure::unknown_session(&id).into());
         };
-        let removed = json!({ "events": deleted.events, "logLines": deleted.log_lines });
         Ok(Answer::Result(
-            json!({ "_meta": { "acpbox": { "removed": removed } } }).to_string(),
+            json!({ "_meta": { "acpbox": deleted } }).to_string(),
         ))
     }
+}
+
+fn session_info(row: &SessionRow, live: &HashMap<String, u32>) -> Value {
+    let ours = ListedSession {
+        agent: row.agent.clone(),
+        vm: row.vm.clone(),
+        state: state(row, live),
+        created_at: timestamp(row.created),
+        usage: usage::shown(&row.usage),
+        forked_from: forked_from(row),
+    };
+    let mut info = json!({
+        "sessionId": row.id,
+        "cwd": row.cwd,
+        "updatedAt": timestamp(row.updated),
+        "_meta": { "acpbox": ours },
+    });
+    if let Some(title) = &row.title {
+        info["title"] = title.as_str().into();
+    }
+    let options: Value = serde_json::from_str(&row.options).unwrap_or_default();
+    if let Some(folders) = options
+        .get("additionalDirectories")
+        .filter(|folders| !folders.as_array().is_none_or(Vec::is_empty))
+    {
+        info["additionalDirectories"] = folders.clone();
+    }
+    info
+}
+
+/// A session's state, `live` being those that are driven now.
+pub fn state(row: &SessionRow, live: &HashMap<String, u32>) -> SessionState {
+    match row.state.as_str() {
+        _ if live.contains_key(&row.id) => SessionState::Live,
+        "closed" => SessionState::Closed,
+        _ => SessionState::Open,
+    }
+}
+
+/// Narrows a filter to one state, so that pages and limits count what is left.
+pub fn in_state(
+    filter: SessionFilter,
+    state: Option<SessionState>,
+    live: &HashMap<String, u32>,
+) -> SessionFilter {
+    let ids = || live.keys().cloned().collect();
+    match state {
+        None => filter,
+        Some(SessionState::Live) => SessionFilter {
+            among: Some(ids()),
+            ..filter
+        },
+        Some(stored) => SessionFilter {
+            state: Some(match stored {
+                SessionState::Closed => "closed".into(),
+                _ => "open".into(),
+            }),
+            except: ids(),
+            ..filter
+        },
+    }
+}
+
+fn list_options(params: Option<&str>) -> Result<ListOptions, Failure> {
+    let ours = params
+        .and_then(|params| splice::member(params, "_meta"))
+        .and_then(|meta| splice::member(meta, "acpbox"))
+        .filter(|ours| *ours != "null");
+    match ours {
+        None => Ok(ListOptions::default()),
+        Some(ours) => serde_json::from_str(ours)
+            .map_err(|error| Failure::invalid_params(format!("`_meta.acpbox`: {error}"))),
+    }
+}
+
+fn moment(key: &str, text: Option<&str>) -> Result<Option<i64>, Failure> {
+    let Some(text) = text else { return Ok(None) };
+    let moment = parse_moment(text, now());
+    moment.map(Some).ok_or_else(|| {
+        Failure::invalid_params(format!(
+            "`_meta.acpbox.{key}` is {text:?}; write a time such as 2026-11-01T10:00:00Z, a date such as 2026-11-01, or a duration before now such as 7d"
+        ))
+    })
 }
 
 fn required_session(request: &Request) -> Result<String, Failure> {

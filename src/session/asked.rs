@@ -13,7 +13,7 @@ use crate::rpc::message;
 use crate::rpc::splice::{self, Edits};
 
 /// What a client asks for with `session/new`, `session/load` or `session/resume`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Asked {
     pub cwd: PathBuf,
     pub additional_directories: Vec<PathBuf>,

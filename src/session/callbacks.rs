@@ -47,6 +47,15 @@ impl Live {
             method.to_owned().into(),
             line.as_str(),
         );
+        if let Some(failure) = refused_after_cancel(state, method) {
+            match method {
+                methods::REQUEST_PERMISSION | methods::ELICITATION_CREATE => {
+                    self.fail_closed(state, batch, id, method, &failure.message);
+                }
+                _ => self.refuse_agent(state, batch, id, method, &failure),
+            }
+            return;
+        }
         if method.starts_with("terminal/") && is_terminal(method) {
             let params = params.unwrap_or("{}");
             let Some(room) = self.terminals.room(method, params.len()) else {
@@ -305,6 +314,21 @@ impl Live {
             }
         }
     }
+}
+
+/// A cancelled turn is granted nothing more, and once acpbox has ended it
+/// neither files nor new commands.
+fn refused_after_cancel(state: &State, method: &str) -> Option<Failure> {
+    let is_cancelled = state.turn.as_ref().is_some_and(|turn| turn.is_cancelled);
+    let is_refused = match method {
+        methods::REQUEST_PERMISSION => is_cancelled || state.fence.is_some(),
+        methods::ELICITATION_CREATE
+        | methods::FS_READ
+        | methods::FS_WRITE
+        | methods::TERMINAL_CREATE => state.fence.is_some(),
+        _ => false,
+    };
+    is_refused.then(|| Failure::internal(Phase::Turn, "the turn was cancelled"))
 }
 
 fn is_terminal(method: &str) -> bool {

@@ -68,6 +68,7 @@ impl Host {
         };
         let unclaimed = Unclaimed::new(Arc::clone(&live));
         live.set_roots(self.roots(&plan, &asked));
+        live.set_asked(&asked);
         live.attach(client);
         let outcome = self
             .begin(&live, client, &asked, &plan, text, id, params)
@@ -76,11 +77,11 @@ impl Host {
             Ok(()) => {
                 unclaimed.claim();
                 if *live.id == *session {
-                    *slot = Some(live);
+                    slot.set(live);
                 } else {
                     drop(slot);
                     let own = self.registry.slot(&live.id);
-                    *own.lock().await = Some(live);
+                    own.lock().await.set(live);
                 }
                 Ok(())
             }
@@ -142,6 +143,7 @@ impl Host {
             updated: now(),
             state: "open".into(),
             options: asked.stored(),
+            usage: "{}".into(),
         }
     }
 
@@ -196,7 +198,7 @@ impl Host {
             .await
             .map_err(Failure::from)?;
         live.open_log().await;
-        let warnings = live.vm.warnings();
+        let warnings = live.warnings();
         live.transact(|state, batch| {
             let early = std::mem::take(&mut state.early);
             batch.events.extend(early);
@@ -205,7 +207,9 @@ impl Host {
                 agent: live.agent_name.clone(),
                 vm: live.vm_name.clone(),
                 last_seq: state.next_seq,
+                usage: None,
                 restored: None,
+                forked_from: None,
                 warnings,
             };
             let shown = announced(&result, &state.public_id(), &meta);

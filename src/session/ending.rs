@@ -1,58 +1,93 @@
 //! How a live session ends, and who is told.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::live::Live;
-use super::state::{After, Batch, OwnError, State, Waiting, now};
-use crate::acp::extension::{AgentExit, TurnEnd, TurnEndReason};
+use super::state::{After, Asker, Batch, OwnError, State, Waiting, now};
+use crate::acp::extension::{AgentExit, SleepReason, TurnEndReason};
 use crate::acp::methods;
 use crate::acp::{Failure, Phase};
 use crate::agent::process::describe;
 use crate::vm::Exit;
+
+/// How long the end of a killed agent may take, and to be told to its clients.
+const KILLED: Duration = Duration::from_secs(2);
 
 /// Why acpbox itself ended an agent.
 #[derive(Debug, Clone)]
 pub enum Cause {
     /// Its session was closed, or acpbox stops.
     Closed,
+    /// Nobody needs it for now.
+    Asleep(SleepReason),
     Failed(Failure),
+    /// It went on with a turn that had been cancelled.
+    Unstopped(Failure),
 }
 
 impl Live {
     /// Ends the agent for a reason of acpbox's own, which all who wait will hear.
     pub(super) fn end_with(&self, failure: Failure) {
-        self.set_cause(Cause::Failed(failure));
+        self.end_for(Cause::Failed(failure));
+    }
+
+    /// Kills the agent.
+    pub(super) fn end_for(&self, cause: Cause) {
+        self.set_cause(cause);
         self.agent.control.kill();
     }
 
     /// Ends the agent, first gently. The transcript stays.
     pub async fn close(&self) {
+        self.end(Cause::Closed, self.bounds.exit_grace).await;
+    }
+
+    /// Ends the agent, which may take so long before it is killed.
+    pub(super) async fn end(&self, cause: Cause, grace: Duration) {
         if self.over.is_cancelled() {
             return;
         }
-        self.set_cause(Cause::Closed);
+        self.set_cause(cause);
         self.agent.control.terminate();
-        if tokio::time::timeout(self.bounds.exit_grace, self.over.cancelled())
+        if tokio::time::timeout(grace, self.over.cancelled())
             .await
             .is_err()
         {
             self.agent.control.kill();
             // The relay notices the end of a killed process by itself; a lost VM too.
-            let _ = tokio::time::timeout(Duration::from_secs(2), self.over.cancelled()).await;
+            let is_over = tokio::time::timeout(KILLED, self.over.cancelled()).await;
+            if is_over.is_err() {
+                // A client that does not read keeps nobody waiting for ever.
+                self.unheard.cancel();
+                let _ = tokio::time::timeout(KILLED, self.over.cancelled()).await;
+            }
         }
     }
 
     /// Why nothing more can come from the agent.
     pub(super) fn failure_of_end(&self) -> Failure {
         match self.cause() {
-            Some(Cause::Failed(failure)) => return failure.stderr(self.agent.last_words()),
+            Some(Cause::Failed(failure) | Cause::Unstopped(failure)) => {
+                return failure.stderr(self.agent.last_words());
+            }
+            Some(Cause::Asleep(_)) => {
+                let what = "the session was put to sleep with its VM";
+                return Failure::internal(Phase::Turn, what)
+                    .hint("whatever is sent to it next wakes it");
+            }
             Some(Cause::Closed) => return Failure::internal(Phase::Turn, "the session was closed"),
             None => {}
         }
         let exit = self.exit();
         let (phase, while_doing) = match &*self.state() {
             state if state.turn.is_some() => (Phase::Turn, "during the turn"),
+            state if awaits(state, &[methods::SESSION_LOAD, methods::SESSION_RESUME]) => {
+                (Phase::Session, "while its session was brought back")
+            }
+            state if awaits(state, &[methods::SESSION_NEW]) => {
+                (Phase::Session, "before its session began")
+            }
             state if state.row.agent_session.is_some() => (Phase::Turn, "between turns"),
             _ => (Phase::Initialize, "before its session began"),
         };
@@ -72,7 +107,7 @@ impl Live {
         known.get_or_insert(cause);
     }
 
-    fn cause(&self) -> Option<Cause> {
+    pub(super) fn cause(&self) -> Option<Cause> {
         let known = self.cause.lock().unwrap_or_else(PoisonError::into_inner);
         known.clone()
     }
@@ -98,7 +133,14 @@ impl Live {
             self.deliver(&mut batch).await;
         }
         self.terminals.end_all();
+        if self.state().is_stored && matches!(self.cause(), None | Some(Cause::Failed(_))) {
+            self.restarts.count(&self.id);
+        }
         *self.lease.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let usage = self.usage.lock();
+        if let Some(usage) = usage.unwrap_or_else(PoisonError::into_inner).take() {
+            usage.touch();
+        }
         self.over.cancel();
     }
 
@@ -115,34 +157,51 @@ impl Live {
                 Exit::Signal(signal) => Some(*signal),
                 _ => None,
             },
+            reason: match &cause {
+                Some(Cause::Failed(failure) | Cause::Unstopped(failure)) => {
+                    Some(failure.message.clone())
+                }
+                _ => None,
+            },
             closed: matches!(cause, Some(Cause::Closed)),
             stderr: failure.data.stderr.clone(),
         };
-        let line = state.record_own(batch, methods::AGENT_EXIT, &params);
+        self.show_terminals(state, batch);
+        let line = match cause {
+            Some(Cause::Asleep(reason)) => self.record_sleep(state, batch, reason),
+            _ => state.record_own(batch, methods::AGENT_EXIT, &params),
+        };
         let clients = std::mem::take(&mut state.clients);
+        state.followers = clients.iter().map(Arc::downgrade).collect();
         for client in &clients {
             if client.offer().options.agent_notifications && state.is_announced {
                 batch.send(client, &[&line]);
             }
             self.withdraw_all(batch, client);
         }
-        if state.turn.take().is_some() {
-            let params = TurnEnd {
-                session_id: self.id.to_string(),
-                reason: match cause {
-                    Some(Cause::Closed) => TurnEndReason::Shutdown,
-                    _ => TurnEndReason::AgentExit,
-                },
-                detail: failure.message.clone(),
+        let mut turn = state.turn.take();
+        if let Some(turn) = &turn {
+            let reason = match cause {
+                Some(Cause::Closed) => TurnEndReason::Shutdown,
+                Some(Cause::Asleep(_)) => TurnEndReason::Sleep,
+                _ => TurnEndReason::AgentExit,
             };
-            state.record_own(batch, methods::TURN_END, &params);
+            state.record_turn_end(batch, turn.prompt, reason, failure.message.clone());
             batch.durable = true;
         }
         for (_, waiting) in state.pending.drain() {
             match waiting {
-                Waiting::Client { client, id, method } => {
-                    state.refuse(batch, &client, &id, &method, failure);
-                }
+                Waiting::Client { client, id, method } => match turn.take() {
+                    Some(turn) if *method == *methods::SESSION_PROMPT => {
+                        let mut askers = vec![Asker { client, id }];
+                        askers.extend(turn.joined);
+                        state.refuse_prompt(batch, turn.prompt, &askers, failure);
+                    }
+                    other => {
+                        turn = other;
+                        state.refuse(batch, &client, &id, &method, failure);
+                    }
+                },
                 Waiting::Own { reply, .. } => {
                     let outcome = Err(OwnError::Failed(failure.clone()));
                     batch.after.push(After::Reply(reply, outcome));
@@ -150,20 +209,28 @@ impl Live {
                 Waiting::Abandoned { .. } => {}
             }
         }
-        while let Some(prompt) = state.queue.pop_front() {
-            state.refuse(
-                batch,
-                &prompt.client,
-                &prompt.id,
-                methods::SESSION_PROMPT,
-                failure,
-            );
+        let queue = std::mem::take(&mut state.queue);
+        if matches!(cause, Some(Cause::Unstopped(_))) {
+            // They came after the cancel and have nothing to do with its turn.
+            self.restarts.leave(&self.id, queue);
+        } else {
+            for prompt in queue {
+                state.refuse_prompt(batch, prompt.seq, &prompt.askers, failure);
+            }
         }
-        state.row.updated = now();
+        if !matches!(cause, Some(Cause::Asleep(_))) {
+            state.row.updated = now();
+        }
         batch.row = true;
         // Whether or not it can be stored, this is what they hear.
         batch.answered.clear();
         // The last: from here on nothing is recorded.
         state.ended = Some(failure.clone());
     }
+}
+
+/// Whether acpbox waits for the agent's answer to one of these.
+fn awaits(state: &State, methods: &[&str]) -> bool {
+    let is_one = |waiting: &Waiting| matches!(waiting, Waiting::Own { method, .. } if methods.contains(method));
+    state.pending.find(is_one).is_some()
 }

@@ -15,6 +15,13 @@ use crate::config::VmPlan;
 use crate::rpc::message;
 use crate::rpc::splice::{self, Edits};
 
+impl Live {
+    /// What the user must hear when a session begins: of the database and of the VM.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        [self.store.warnings(), self.vm.warnings()].concat()
+    }
+}
+
 /// The agent's view of `session/new`, `load` and `resume`: our options taken
 /// out, its own put in, paths as the VM has them.
 pub(super) fn agent_params(params: &str, plan: &VmPlan, meta: Option<&Value>) -> String {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::index::Indexer;
 use super::registry::Registry;
+use super::restarts::Restarts;
 use super::vms::Vms;
 use crate::agent::catalog::Catalog;
 use crate::config::{Config, Environment, Limits};
@@ -18,6 +19,7 @@ pub struct Host {
     pub vms: Vms,
     pub registry: Registry,
     pub indexer: Indexer,
+    pub restarts: Arc<Restarts>,
 }
 
 /// The limits that a live session needs.
@@ -26,11 +28,13 @@ pub struct Bounds {
     pub line_bytes: usize,
     pub depth: usize,
     pub pending_requests: usize,
+    pub queued_prompts: usize,
     pub stderr_bytes: u64,
     pub terminal_bytes: usize,
     pub initialize_timeout: Duration,
     pub session_timeout: Duration,
     pub cancel_grace: Duration,
+    pub stop_grace: Duration,
     pub exit_grace: Duration,
 }
 
@@ -40,11 +44,13 @@ impl From<&Limits> for Bounds {
             line_bytes: limits.line_bytes,
             depth: limits.depth,
             pending_requests: limits.pending_requests,
+            queued_prompts: limits.queued_prompts,
             stderr_bytes: limits.stderr_bytes as u64,
             terminal_bytes: limits.terminal_bytes,
             initialize_timeout: limits.initialize_timeout,
             session_timeout: limits.session_timeout,
             cancel_grace: limits.cancel_grace,
+            stop_grace: limits.stop_grace,
             exit_grace: limits.exit_grace,
         }
     }
@@ -62,6 +68,7 @@ impl Host {
         let vms = Vms::new(store.clone(), executable);
         let registry = Registry::new(&config.paths.state_dir);
         let indexer = Indexer::start(store.clone());
+        let restarts = Arc::new(Restarts::new(&config.limits));
         Arc::new(Host {
             config,
             environment,
@@ -70,12 +77,13 @@ impl Host {
             vms,
             registry,
             indexer,
+            restarts,
         })
     }
 
     /// Ends every session, then every VM, then waits until all is on disk.
     pub async fn shutdown(&self) {
-        let live = self.registry.all();
+        let live = self.registry.unfinished();
         futures::future::join_all(live.iter().map(|live| live.close())).await;
         self.vms.stop_all().await;
         self.indexer.stop().await;

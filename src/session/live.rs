@@ -8,13 +8,15 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::client::Client;
+use super::asked::Asked;
 use super::ending::Cause;
 use super::host::Bounds;
 use super::registry::Lease;
+use super::restarts::Restarts;
 use super::roots::Roots;
 use super::state::{After, Batch, EARLY_BYTES, OwnError, State, Waiting};
 use super::terminal::Terminals;
+use super::vms::Usage;
 use crate::acp::methods;
 use crate::acp::{Failure, Phase};
 use crate::agent::process::AgentProcess;
@@ -52,6 +54,10 @@ pub struct Live {
     /// What the agent answered to `initialize`, raw.
     initialized: Mutex<Arc<str>>,
     roots: Mutex<Arc<Roots>>,
+    /// What the session was started with, with the values that are not stored.
+    pub(super) asked: Mutex<Option<Asked>>,
+    /// Holds the VM for this agent, as long as it runs.
+    pub(super) usage: Mutex<Option<Arc<Usage>>>,
     state: Mutex<State>,
     /// Held from the first change to the last byte, so that what is shown keeps
     /// the order of what is written.
@@ -64,6 +70,12 @@ pub struct Live {
     pub(super) over: CancellationToken,
     /// Holds the session for this process, as long as it is live.
     pub(super) lease: Mutex<Option<Lease>>,
+    /// Ends when clients are not waited for any more, so that a session that is
+    /// to end does.
+    pub(super) unheard: CancellationToken,
+    pub(super) restarts: Arc<Restarts>,
+    /// Held while a prompt with a key is let in.
+    pub(super) keyed_prompts: tokio::sync::Mutex<()>,
     /// Whether the agent let its client wait in vain.
     is_stuck: AtomicBool,
     /// Answers that wait aside until the agent reads, in bytes.
@@ -113,6 +125,8 @@ pub struct Parts {
     pub base_environment: BTreeMap<String, String>,
     pub meta: Option<serde_json::Value>,
     pub lease: Option<Lease>,
+    pub usage: Arc<Usage>,
+    pub restarts: Arc<Restarts>,
 }
 
 impl Live {
@@ -124,16 +138,21 @@ impl Live {
             vm: parts.vm,
             agent: parts.agent,
             store: parts.store,
-            terminals: Terminals::new(parts.bounds.terminal_bytes),
+            terminals: Terminals::new(parts.bounds.terminal_bytes, first_terminal(&parts.state)),
             bounds: parts.bounds,
             initialized: Mutex::new("{}".into()),
             roots: Mutex::default(),
+            asked: Mutex::default(),
+            usage: Mutex::new(Some(parts.usage)),
             state: Mutex::new(parts.state),
             order: tokio::sync::Mutex::default(),
             noted: tokio::sync::Notify::new(),
             cause: Mutex::default(),
             over: CancellationToken::new(),
+            unheard: CancellationToken::new(),
             lease: Mutex::new(parts.lease),
+            restarts: parts.restarts,
+            keyed_prompts: tokio::sync::Mutex::default(),
             is_stuck: AtomicBool::new(false),
             late_bytes: AtomicUsize::new(0),
             base_environment: parts.base_environment,
@@ -177,7 +196,17 @@ impl Live {
 
     /// Whether the agent is gone or going.
     pub fn is_over(&self) -> bool {
-        self.over.is_cancelled() || self.state().ended.is_some()
+        if self.over.is_cancelled() {
+            return true;
+        }
+        let state = self.state();
+        state.is_leaving || state.ended.is_some()
+    }
+
+    /// Whether a turn runs or waits for its place.
+    pub fn is_busy(&self) -> bool {
+        let state = self.state();
+        state.ended.is_none() && (state.turn.is_some() || !state.queue.is_empty())
     }
 
     /// Whether all who waited were told of the agent's end. Takes no lock.
@@ -188,17 +217,6 @@ impl Live {
     /// Waits for an end that has begun: until then the session is still held.
     pub async fn finished(&self) {
         let _ = tokio::time::timeout(Duration::from_secs(5), self.over.cancelled()).await;
-    }
-
-    /// Whether a request of this client's still waits for its answer.
-    pub fn owes(&self, client: &Arc<Client>) -> bool {
-        let state = self.state();
-        let is_theirs = |waiting: &Waiting| matches!(waiting, Waiting::Client { client: theirs, .. } if Arc::ptr_eq(theirs, client));
-        state.pending.find(is_theirs).is_some()
-            || state
-                .queue
-                .iter()
-                .any(|prompt| Arc::ptr_eq(&prompt.client, client))
     }
 
     /// Changes the state; commits what that recorded, then sends what it had to
@@ -228,13 +246,14 @@ impl Live {
             let row = (batch.row && state.is_stored).then(|| state.row.clone());
             let mut events = std::mem::take(&mut state.backlog);
             events.append(&mut batch.events);
+            let turns = std::mem::take(&mut state.turn_rows);
             let committed = if !state.is_stored {
                 is_flooding = !state.keep_early(events);
                 None
-            } else if events.is_empty() {
+            } else if events.is_empty() && turns.is_empty() {
                 None
             } else {
-                Some(permit.append(events, batch.durable))
+                Some(permit.append_with_turns(events, turns, batch.durable))
             };
             (result, committed, row)
         };
@@ -270,7 +289,12 @@ impl Live {
     /// Sends what a batch has for clients, and replies to acpbox's own requests.
     pub(super) async fn deliver(&self, batch: &mut Batch) {
         for (client, bytes) in std::mem::take(&mut batch.sends) {
-            if client.outbox.send_encoded(bytes).await.is_err() {
+            let is_sent = tokio::select! {
+                biased;
+                sent = client.outbox.send_encoded(bytes) => sent.is_ok(),
+                () = self.unheard.cancelled() => false,
+            };
+            if !is_sent {
                 self.detach(&client);
             }
         }
@@ -317,7 +341,9 @@ impl Live {
         let committed = {
             let mut state = self.state();
             let backlog = std::mem::take(&mut state.backlog);
-            (!backlog.is_empty()).then(|| permit.append(backlog, false))
+            let turns = std::mem::take(&mut state.turn_rows);
+            let is_empty = backlog.is_empty() && turns.is_empty();
+            (!is_empty).then(|| permit.append_with_turns(backlog, turns, false))
         };
         match committed {
             Some(committed) => Ok(committed.await?),
@@ -400,25 +426,6 @@ impl Live {
         }
     }
 
-    /// Lets a client follow the session. The first one answers what the agent asks.
-    pub fn attach(&self, client: &Arc<Client>) {
-        let mut state = self.state();
-        if !state.clients.iter().any(|known| Arc::ptr_eq(known, client)) {
-            state.clients.push(Arc::clone(client));
-        }
-        if state.is_stored && !state.is_announced {
-            // Whoever brought it back gave up before it was told; this one knows it.
-            state.is_announced = true;
-            state.held = Vec::new();
-        }
-    }
-
-    pub fn detach(&self, client: &Arc<Client>) {
-        self.state()
-            .clients
-            .retain(|known| !Arc::ptr_eq(known, client));
-    }
-
     /// Records an event of acpbox's own.
     pub(super) async fn record_own(&self, method: &'static str, params: &impl serde::Serialize) {
         self.note(|state, batch| {
@@ -469,6 +476,11 @@ impl Live {
             live.late_bytes.fetch_sub(bytes, Ordering::Relaxed);
         });
     }
+}
+
+/// Creating a terminal takes two events: no earlier one has this number.
+fn first_terminal(state: &State) -> u64 {
+    state.next_seq.max(1).cast_unsigned()
 }
 
 pub(super) fn too_many_pending() -> Failure {

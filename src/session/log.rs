@@ -31,7 +31,11 @@ impl Live {
             let params = serde_json::to_string(&params).unwrap_or_default();
             let line = message::notification(methods::AGENT_STDERR, &params);
             for client in clients {
-                let _ = client.outbox.send(&line).await;
+                tokio::select! {
+                    biased;
+                    _ = client.outbox.send(&line) => {}
+                    () = self.unheard.cancelled() => {}
+                }
             }
         }
         let rows = lines.into_iter().map(|text| LogLine { time, stream, text });

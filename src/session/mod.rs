@@ -2,33 +2,60 @@
 //!
 //! Reading order: [`host`] is what all sessions share, [`vms`] the running VMs,
 //! [`client`] a connected client; [`live`] a session with a running agent,
-//! [`state`] what it remembers, [`relay`] the way from the agent, [`forward`]
-//! the way to it, [`callbacks`] what acpbox answers an agent itself ([`roots`],
-//! [`terminal`]), [`log`] what an agent says besides, [`ending`] how it ends;
-//! [`asked`] what a client wants, [`handshake`] how that is put to an
-//! agent, [`start`] how one is started; [`create`], [`restore`] and [`replay`] begin a session;
-//! [`registry`] finds it; [`index`] lets its words be found.
+//! [`state`] what it remembers, [`followers`] who follows it, [`relay`] the way
+//! from the agent, [`forward`] the way to it ([`prompts`], [`repeat`], [`cancel`]),
+//! [`turns`] how a turn ends, [`callbacks`] what acpbox answers an agent itself
+//! ([`roots`], [`terminal`]), [`log`] what an agent says besides, [`ending`] how it
+//! ends; [`asked`] what a client wants, [`handshake`] how that is put to an agent,
+//! [`start`] how one is started, [`restarts`] how often; [`create`], [`restore`],
+//! [`fork`] and [`replay`] begin a session, [`interrupted`] what was left of it;
+//! [`comeback`] gives an agent its conversation back, with what was [`kept`] of its
+//! creation, its [`settings`] (from what is [`offered`]) and, where it does not
+//! remember, a [`preamble`]; [`registry`] finds it, [`leases`] and [`locks`] tell who
+//! drives it; [`sleep`] ends what is idle until it is needed; [`index`] lets its
+//! words be found, [`usage`] adds up what it used; [`removal`] deletes it, and
+//! [`retention`] decides when.
 
 pub mod host;
 pub mod vms;
 pub mod client;
 pub mod live;
+pub mod followers;
 pub mod ending;
 pub mod log;
 pub mod state;
 pub mod relay;
 pub mod forward;
+pub mod prompts;
+pub mod repeat;
+pub mod cancel;
+pub mod turns;
 pub mod callbacks;
 pub mod roots;
 pub mod terminal;
+mod embedded;
 pub mod asked;
 pub mod handshake;
 pub mod start;
+pub mod restarts;
 pub mod create;
 pub mod restore;
+pub mod fork;
+pub mod comeback;
+pub mod kept;
+pub mod settings;
+pub mod offered;
+pub mod preamble;
 pub mod replay;
+pub mod interrupted;
+pub mod locks;
 pub mod registry;
+pub mod sleep;
 pub mod index;
+pub mod leases;
+pub mod usage;
+pub mod removal;
+pub mod retention;
 
 pub use client::{Client, Offer};
 pub use host::Host;

@@ -4,74 +4,189 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 
+use super::followers::Rest;
+use super::leases;
 use super::live::Live;
+use super::locks;
 use crate::acp::{Failure, Phase};
+
+/// How often a lease that is held is tried again, a millisecond apart.
+const LEASE_TRIES: u32 = 3;
 
 /// Live sessions by public id.
 pub struct Registry {
     leases: PathBuf,
-    slots: Arc<Mutex<Slots>>,
+    places: Arc<Mutex<Places>>,
 }
 
-type Slots = HashMap<String, Arc<Slot>>;
+type Places = HashMap<String, Place>;
+
+/// One session's place, live or not.
+#[derive(Debug, Default)]
+struct Place {
+    /// Held while the session starts or ends. It is tried only under the lock on
+    /// all places, so that whoever looks is never mistaken for whoever works.
+    work: Arc<tokio::sync::Mutex<()>>,
+    live: Option<Arc<Live>>,
+    /// What is kept of one whose agent ended, until it is back or closed.
+    rest: Option<Rest>,
+}
 
 /// The public ids of a registry's sessions, for one of them to look up.
 #[derive(Debug, Clone, Default)]
-pub struct KnownIds(Weak<Mutex<Slots>>);
+pub struct KnownIds(Weak<Mutex<Places>>);
 
 impl KnownIds {
     pub fn contains(&self, id: &str) -> bool {
-        let Some(slots) = self.0.upgrade() else {
+        let Some(places) = self.0.upgrade() else {
             return false;
         };
-        let slots = slots.lock().unwrap_or_else(PoisonError::into_inner);
-        slots.contains_key(id)
+        locked(&places).contains_key(id)
     }
 }
 
-/// One session's place. Its lock is held while the session starts or ends, so
-/// that what a client sends meanwhile waits in order.
-pub type Slot = tokio::sync::Mutex<Option<Arc<Live>>>;
+/// A handle to one session's place. While somebody has it, the place is kept.
+#[derive(Debug)]
+pub struct Slot {
+    id: String,
+    places: Arc<Mutex<Places>>,
+    work: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// The right to start or end a session in this process; what a client sends
+/// meanwhile waits in order.
+#[derive(Debug)]
+pub struct Held<'a> {
+    slot: &'a Slot,
+    _work: tokio::sync::MutexGuard<'a, ()>,
+}
+
+impl Slot {
+    pub async fn lock(&self) -> Held<'_> {
+        Held {
+            _work: self.work.lock().await,
+            slot: self,
+        }
+    }
+
+    /// `None` while the session starts, ends or is being loaded.
+    pub(super) fn try_lock(&self) -> Option<Held<'_>> {
+        let _places = locked(&self.places);
+        Some(Held {
+            _work: self.work.try_lock().ok()?,
+            slot: self,
+        })
+    }
+}
+
+impl Held<'_> {
+    /// The session, if its agent runs.
+    pub fn live(&self) -> Option<Arc<Live>> {
+        let live = self.place(|place| place.live.clone());
+        live.filter(|live| !live.is_over())
+    }
+
+    /// Whether no agent of this process has it, and no client follows it.
+    pub(super) fn is_vacant(&self) -> bool {
+        self.place(|place| {
+            place.live.is_none() && !place.rest.as_ref().is_some_and(Rest::is_followed)
+        })
+    }
+
+    pub fn set(&mut self, live: Arc<Live>) {
+        self.place(|place| {
+            place.live = Some(live);
+            place.rest = None;
+        });
+    }
+
+    /// Empties the place, for good; what was there may have ended.
+    pub fn take(&mut self) -> Option<Arc<Live>> {
+        self.place(|place| {
+            place.rest = None;
+            place.live.take()
+        })
+    }
+
+    /// Waits for an agent that is ending, and returns what is kept of a session
+    /// that is not live. It stays here until the session is back.
+    pub(super) async fn settle(&mut self) -> Rest {
+        if let Some(ending) = self.place(|place| place.live.clone()) {
+            ending.finished().await;
+            let rest = ending.rest();
+            self.place(|place| {
+                place.live = None;
+                place.rest = rest;
+            });
+        }
+        self.place(|place| place.rest.clone()).unwrap_or_default()
+    }
+
+    fn place<R>(&self, change: impl FnOnce(&mut Place) -> R) -> R {
+        let mut places = locked(&self.slot.places);
+        let place = places.entry(self.slot.id.clone());
+        // It is kept while there is a handle; if it were not, the lock must be ours.
+        change(place.or_insert_with(|| Place {
+            work: Arc::clone(&self.slot.work),
+            ..Place::default()
+        }))
+    }
+}
+
+fn locked(places: &Mutex<Places>) -> MutexGuard<'_, Places> {
+    places.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl Registry {
     /// `state_dir` is where the leases are kept.
     pub fn new(state_dir: &Path) -> Registry {
+        let leases = state_dir.join("leases");
+        leases::remove_stale(&leases);
         Registry {
-            leases: state_dir.join("leases"),
-            slots: Arc::default(),
+            leases,
+            places: Arc::default(),
         }
     }
 
     pub fn known_ids(&self) -> KnownIds {
-        KnownIds(Arc::downgrade(&self.slots))
+        KnownIds(Arc::downgrade(&self.places))
     }
 
-    fn slots(&self) -> MutexGuard<'_, Slots> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    fn places(&self) -> MutexGuard<'_, Places> {
+        locked(&self.places)
     }
 
     /// The place of a session, live or not.
-    pub fn slot(&self, id: &str) -> Arc<Slot> {
-        Arc::clone(self.slots().entry(id.to_owned()).or_default())
+    pub fn slot(&self, id: &str) -> Slot {
+        let work = Arc::clone(&self.places().entry(id.to_owned()).or_default().work);
+        Slot {
+            id: id.to_owned(),
+            places: Arc::clone(&self.places),
+            work,
+        }
     }
 
     /// The session, if it is live now and nothing is being done with it.
     pub fn live(&self, id: &str) -> Option<Arc<Live>> {
-        let slot = self.slots().get(id).map(Arc::clone)?;
-        let live = slot.try_lock().ok()?.clone()?;
-        (!live.is_over()).then_some(live)
+        let live = {
+            let places = self.places();
+            let place = places.get(id)?;
+            let is_at_rest = place.work.try_lock().is_ok();
+            place.live.clone().filter(|_| is_at_rest)
+        };
+        live.filter(|live| !live.is_over())
     }
 
-    /// Every live session.
+    /// Every live session, also one that is being loaded or closed.
     pub fn all(&self) -> Vec<Arc<Live>> {
-        let slots: Vec<_> = self.slots().values().cloned().collect();
-        let live = slots
-            .iter()
-            .filter_map(|slot| slot.try_lock().ok()?.clone());
-        live.filter(|live| !live.is_over()).collect()
+        let all: Vec<_> = (self.places().values())
+            .filter_map(|place| place.live.clone())
+            .collect();
+        all.into_iter().filter(|live| !live.is_over()).collect()
     }
 
     pub fn in_vm(&self, vm: &str) -> Vec<Arc<Live>> {
@@ -79,19 +194,71 @@ impl Registry {
         all.filter(|live| live.vm_name == vm).collect()
     }
 
-    /// Forgets the places of sessions that are over, unless somebody waits there.
+    /// Every session whose agent has not ended yet, or not told so.
+    pub(super) fn unfinished(&self) -> Vec<Arc<Live>> {
+        let places = self.places();
+        let all = places.values().filter_map(|place| place.live.clone());
+        all.filter(|live| !live.is_finished()).collect()
+    }
+
+    /// Whether anybody follows a session of this VM whose agent has ended.
+    pub(super) fn is_followed_in(&self, vm: &str) -> bool {
+        let places = self.places();
+        let mut rests = places.values().filter_map(|place| place.rest.as_ref());
+        rests.any(|rest| rest.is_followed_in(vm))
+    }
+
+    /// Lets go of sessions that are over, and forgets the places where nobody
+    /// waits and to which nobody will come back.
     pub fn sweep(&self) {
-        self.slots().retain(|_, slot| {
-            Arc::strong_count(slot) > 1
-                || slot
-                    .try_lock()
-                    .is_ok_and(|live| live.as_ref().is_some_and(|live| !live.is_finished()))
+        let is_over = |place: &Place| {
+            let is_finished = place.live.as_ref().is_some_and(|live| live.is_finished());
+            is_finished && Arc::strong_count(&place.work) == 1
+        };
+        let over: Vec<_> = (self.places().iter())
+            .filter(|(_, place)| is_over(place))
+            .filter_map(|(id, place)| Some((id.clone(), place.live.clone()?)))
+            .collect();
+        // Not under the lock on the places, which is taken under that on a state.
+        let rests: Vec<_> = over.iter().map(|(_, live)| live.rest()).collect();
+        let mut places = self.places();
+        for ((id, live), rest) in over.iter().zip(rests) {
+            if let Some(place) = places.get_mut(id)
+                && is_over(place)
+                && (place.live.as_ref()).is_some_and(|there| Arc::ptr_eq(there, live))
+            {
+                place.live = None;
+                place.rest = rest;
+            }
+        }
+        places.retain(|_, place| {
+            Arc::strong_count(&place.work) > 1
+                || place.live.is_some()
+                || place.rest.as_ref().is_some_and(Rest::is_of_use)
         });
+        drop(places);
+        // A session's last handle may end its VM, which is not done under a lock either.
+        drop(over);
+    }
+
+    /// The folder of the leases; see [`super::leases`].
+    pub fn leases(&self) -> &Path {
+        &self.leases
     }
 
     /// The file whose lock is the right to drive a session; absent while nobody does.
     pub fn lease_path(&self, id: &str) -> PathBuf {
         self.leases.join(id)
+    }
+
+    /// The sessions that are live in any acpbox process, as far as the kernel tells.
+    pub fn live_anywhere(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.leases).into_iter().flatten();
+        let held = entries
+            .flatten()
+            .filter(|entry| !locks::holders(&entry.path()).is_empty());
+        held.filter_map(|entry| entry.file_name().into_string().ok())
+            .collect()
     }
 
     /// Takes the right to drive a session; one process has it at a time.
@@ -105,14 +272,19 @@ impl Registry {
         };
         std::fs::create_dir_all(&self.leases).map_err(io)?;
         let path = self.lease_path(id);
+        let mut tries = LEASE_TRIES;
         loop {
             let file = File::create(&path).map_err(io)?;
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
+                // A process that starts looks at leases, for microseconds each.
+                Err(rustix::io::Errno::WOULDBLOCK) if tries > 0 => {
+                    tries -= 1;
+                    std::thread::sleep(Duration::from_millis(1));
+                    continue;
+                }
                 Err(rustix::io::Errno::WOULDBLOCK) => {
-                    let what = format!("the session `{id}` is live in another acpbox process");
-                    return Err(Failure::internal(Phase::Session, what)
-                        .hint("end that one first; its transcript can be read meanwhile"));
+                    return Err(is_held(id, locks::holders(&path).first().copied()));
                 }
                 Err(error) => return Err(io(error.into())),
             }
@@ -125,6 +297,20 @@ impl Registry {
             }
         }
     }
+}
+
+fn is_held(id: &str, holder: Option<u32>) -> Failure {
+    if holder == Some(std::process::id()) {
+        let what = format!("the session `{id}` is still ending");
+        return Failure::internal(Phase::Session, what).hint("try again");
+    }
+    let holder = holder.map(|holder| format!(" ({holder})"));
+    let what = format!(
+        "the session `{id}` is live in another acpbox process{}",
+        holder.unwrap_or_default()
+    );
+    Failure::internal(Phase::Session, what)
+        .hint("end that one first; its transcript can be read meanwhile")
 }
 
 /// The right to drive a session. The kernel takes it back when the process

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::live::Live;
+use super::repeat::chunk_text;
 use super::state::{After, Batch, State};
 use crate::acp::methods::{self, update_kind};
 use crate::acp::{Failure, Phase};
@@ -191,7 +192,7 @@ impl Live {
     }
 
     fn on_notification(
-        &self,
+        self: &Arc<Self>,
         state: &mut State,
         batch: &mut Batch,
         text: &str,
@@ -225,7 +226,16 @@ impl Live {
             || methods::SESSION_UPDATE.into(),
             |update| self.on_update(state, update),
         );
+        if matches!(&*kind, "tool_call" | "tool_call_update")
+            && let Some((content, shown)) = update.and_then(|update| self.show_content(update))
+        {
+            edits.replace(content, shown);
+        }
         let line = edits.apply();
+        if state.fence.is_some() && !methods::is_of_session(&kind) {
+            state.record(batch, Direction::Agent, methods::late_kind(&kind), line);
+            return;
+        }
         let seq = state.next_seq;
         // The seq goes in front of the first member, or into the `_meta` there is.
         let meta = format!("{{\"seq\":{seq}}}");
@@ -267,8 +277,7 @@ impl Live {
         };
         match kind.as_ref() {
             "agent_message_chunk" if state.turn.is_some() => {
-                let text = value("content").and_then(|content| splice::member(content, "text"));
-                if let Some(text) = text.and_then(message::string) {
+                if let Some(text) = chunk_text(value("content")) {
                     state.add_reply(&text);
                 }
             }
@@ -283,7 +292,7 @@ impl Live {
     }
 
     /// Sends to all who follow, or holds until the client knows the session.
-    fn show(&self, state: &mut State, batch: &mut Batch, parts: &[&str], length: usize) {
+    pub(super) fn show(&self, state: &mut State, batch: &mut Batch, parts: &[&str], length: usize) {
         let is_held = !state.is_announced && state.held_bytes + length <= HELD_BYTES;
         if is_held {
             state.held_bytes += length;

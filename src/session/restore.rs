@@ -1,33 +1,23 @@
 //! `session/load`, `session/resume`, and prompts to sessions that are not live:
 //! the conversation goes on with whatever the agent can still do.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
-
-use serde_json::Value;
 
 use super::asked::Asked;
 use super::client::Client;
+use super::comeback::{Back, Comeback, Way};
 use super::create::Refusal;
-use super::handshake::{agent_params, announced};
+use super::followers::Rest;
+use super::handshake::announced;
 use super::host::Host;
-use super::live::{Live, Unclaimed};
-use super::start::Start;
-use super::state::OwnError;
-use crate::acp::extension::{Restored, SessionMeta, SessionOptions, Tier};
+use super::kept::forked_from;
+use super::live::Live;
+use super::sleep::SLEEPING;
+use super::usage;
+use crate::acp::extension::{Restored, SessionMeta, Tier};
 use crate::acp::methods;
 use crate::acp::{Failure, Phase};
 use crate::rpc::{message, splice};
-use crate::store::SessionRow;
-
-/// A session that is live again, and what its agent answered.
-pub struct Back {
-    pub live: Arc<Live>,
-    pub restored: Restored,
-    /// The agent's raw result of `session/resume`, `load` or `new`; an object.
-    pub result: Box<str>,
-}
 
 impl Host {
     /// Handles `session/load` (`with_replay`) and `session/resume`, and answers.
@@ -44,41 +34,44 @@ impl Host {
         let Some(session) = session else {
             return Err(Failure::invalid_params("`sessionId` is missing, a string").into());
         };
-        let asked = Asked::parse(params)?;
+        let mut asked = Asked::parse(params)?;
+        self.restarts.forgive(&session);
         let slot = self.registry.slot(&session);
         let mut slot = slot.lock().await;
-        let back = match slot.clone().filter(|live| !live.is_over()) {
+        let back = match slot.live() {
             Some(live) => Back {
                 live,
-                restored: Restored {
-                    tier: Tier::Attach,
-                    reasons: Vec::new(),
-                },
+                rest: Rest::default(),
+                restored: Restored::by(Tier::Attach),
                 result: "{}".into(),
             },
             None => {
-                if let Some(ending) = slot.take() {
-                    ending.finished().await;
-                }
-                let back = self.restore(&session, client, Some(&asked)).await?;
-                *slot = Some(Arc::clone(&back.live));
+                let rest = slot.settle().await;
+                rest.complete(&mut asked);
+                let mut back = self.restore(&session, client, Some(&asked), params).await?;
+                back.rest = rest;
+                slot.set(Arc::clone(&back.live));
                 back
             }
         };
+        let forked_from = forked_from(&back.live.state().row);
         let after = with_replay.then(|| asked.options.after.unwrap_or(0));
         back.live
-            .attach_and_answer(client, after, |last_seq| {
+            .attach_and_answer(client, &back.rest, after, |last_seq| {
                 let meta = SessionMeta {
                     agent: back.live.agent_name.clone(),
                     vm: back.live.vm_name.clone(),
                     last_seq,
+                    usage: usage::shown(&back.live.state().row.usage),
                     restored: Some(back.restored.clone()),
-                    warnings: back.live.vm.warnings(),
+                    forked_from: forked_from.clone(),
+                    warnings: back.live.warnings(),
                 };
                 let public = format!("\"{}\"", back.live.id);
                 message::result(id, &announced(&back.result, &public, &meta))
             })
             .await?;
+        back.live.adopt(self.restarts.take_left(&session));
         Ok(())
     }
 
@@ -90,14 +83,15 @@ impl Host {
     ) -> Result<Arc<Live>, Failure> {
         let slot = self.registry.slot(session);
         let mut slot = slot.lock().await;
-        if let Some(live) = slot.clone().filter(|live| !live.is_over()) {
+        if let Some(live) = slot.live() {
             live.attach(client);
+            live.adopt(self.restarts.take_left(session));
             return Ok(live);
         }
-        if let Some(ending) = slot.take() {
-            ending.finished().await;
-        }
-        let back = match self.restore(session, client, None).await {
+        let rest = slot.settle().await;
+        self.restarts.check(session)?;
+        let asked = rest.asked.as_ref();
+        let back = match self.restore(session, client, asked, None).await {
             Ok(back) => back,
             Err(Refusal::Failed(failure)) => return Err(failure),
             Err(Refusal::Agent(raw)) => {
@@ -105,8 +99,9 @@ impl Host {
                 return Err(Failure::internal(Phase::Session, what));
             }
         };
-        back.live.attach_and_show(client).await;
-        *slot = Some(Arc::clone(&back.live));
+        slot.set(Arc::clone(&back.live));
+        back.live.attach_and_show(client, &rest).await?;
+        back.live.adopt(self.restarts.take_left(session));
         Ok(back.live)
     }
 
@@ -115,131 +110,66 @@ impl Host {
         session: &str,
         client: &Arc<Client>,
         asked: Option<&Asked>,
+        params: Option<&str>,
     ) -> Result<Back, Refusal> {
-        let row = self.store.session(session).await.map_err(Failure::from)?;
-        let Some(row) = row else {
-            return Err(Failure::unknown_session(session).into());
+        let known = async || {
+            let row = self.store.session(session).await.map_err(Failure::from)?;
+            row.ok_or_else(|| Failure::unknown_session(session))
         };
-        let lease = self.registry.lease(session)?;
-        let kept = as_kept(&row, asked);
-        let plan = self.plan(&kept, Some(&row.vm))?;
-        let next_seq = self.store.last_seq(session).await.map_err(Failure::from)? + 1;
-        let agent_session = row.agent_session.clone();
-        let start = Start {
-            row: SessionRow {
-                state: "open".into(),
-                ..row
-            },
-            plan: &plan,
-            asked: &kept,
-            offer: client.offer(),
-            next_seq,
-            is_stored: true,
-            lease: Some(lease),
-        };
-        let live = self.start_agent(start).await?;
-        let unclaimed = Unclaimed::new(Arc::clone(&live));
-        live.set_roots(self.roots(&plan, &kept));
-        // Nobody is attached yet: what comes behind the agent's answer is held.
-        live.state().is_announced = false;
-        let params = serde_json::json!({
-            "cwd": plan.cwd,
-            "mcpServers": serde_json::from_str::<Value>(kept.mcp_servers()).unwrap_or_else(|_| Value::Array(Vec::new())),
-            "additionalDirectories": plan.additional_directories,
-        });
-        let params = agent_params(&without_empty(params), &plan, live.meta.as_ref());
-        match live.rejoin(agent_session, &params).await {
-            Ok((restored, result)) => {
-                live.record_own(methods::SESSION_RESTORED, &restored).await;
-                let row = live.state().row.clone();
-                self.store
-                    .update_session(&row)
-                    .await
-                    .map_err(Failure::from)?;
-                unclaimed.claim();
-                Ok(Back {
-                    live,
-                    restored,
-                    result,
-                })
-            }
-            Err(refusal) => {
-                live.close().await;
-                Err(refusal)
-            }
+        known().await?;
+        let lease = self.lease(session).await?;
+        // Until then another process may have driven it.
+        let row = known().await?;
+        let was_asleep = row.state == SLEEPING;
+        self.complete_fork(&row).await?;
+        let ended = self.end_interrupted(session).await;
+        ended.map_err(Failure::from)?;
+        let row = usage::caught_up(&self.store, row)
+            .await
+            .map_err(Failure::from)?;
+        let other = asked.and_then(|asked| asked.options.agent.as_deref());
+        if let Some(other) = other.filter(|other| *other != row.agent) {
+            let what = format!(
+                "`_meta.acpbox.agent` is `{other}`, but the session is one of `{}`",
+                row.agent
+            );
+            let hint = "leave it out; session/fork goes on with another agent";
+            return Err(Failure::invalid_params(what).hint(hint).into());
         }
+        let kept = self.kept(&row, asked)?;
+        let params = self.params_again(session, params, &kept).await?;
+        let way = |tier| Way {
+            tier,
+            session: row.agent_session.clone(),
+        };
+        let ways = match &row.agent_session {
+            Some(_) => vec![way(Tier::Resume), way(Tier::Load)],
+            None => Vec::new(),
+        };
+        let comeback = Comeback {
+            reasons: kept.reasons.clone(),
+            row,
+            kept: &kept,
+            client,
+            lease,
+            ways,
+            params: &params,
+        };
+        let back = self.bring_back(comeback).await?;
+        if was_asleep {
+            back.live.record_wake(back.restored.tier).await;
+        }
+        Ok(back)
     }
 }
 
 impl Live {
-    /// Gives the agent its conversation back: the best way that works.
-    async fn rejoin(
-        &self,
-        agent_session: Option<String>,
-        params: &str,
-    ) -> Result<(Restored, Box<str>), Refusal> {
-        let initialized = self.initialized();
-        let capabilities = splice::member(&initialized, "agentCapabilities").unwrap_or("{}");
-        let can_resume = splice::member(capabilities, "sessionCapabilities")
-            .and_then(|sessions| splice::member(sessions, "resume"))
-            .is_some_and(|resume| resume != "null" && resume != "false");
-        let can_load = splice::member(capabilities, "loadSession") == Some("true");
-        let mut reasons = Vec::new();
-        let ways = [
-            (can_resume, Tier::Resume, methods::SESSION_RESUME),
-            (can_load, Tier::Load, methods::SESSION_LOAD),
-        ];
-        for (can, tier, method) in ways {
-            let Some(own) = &agent_session else { break };
-            if !can {
-                reasons.push(format!("the agent does not offer {method}"));
-                continue;
-            }
-            let mut edits = splice::Edits::of(params);
-            edits.set(params, "sessionId", Value::from(own.as_str()).to_string());
-            // Whatever history it sends is in the transcript already.
-            self.state().is_swallowing = true;
-            let answer = self
-                .request(method, &edits.apply(), self.bounds.session_timeout)
-                .await;
-            self.state().is_swallowing = false;
-            match answer {
-                Ok(result) => return Ok((Restored { tier, reasons }, object(result))),
-                Err(OwnError::Agent(raw)) => reasons.push(format!("{method} failed: {raw}")),
-                Err(OwnError::Failed(failure)) => return Err(failure.into()),
-            }
-        }
-        self.state().row.agent_session = None;
-        match self
-            .request(methods::SESSION_NEW, params, self.bounds.session_timeout)
-            .await
-        {
-            Ok(result) => {
-                let theirs = splice::member(&result, "sessionId").and_then(message::string);
-                let Some(theirs) = theirs.map(std::borrow::Cow::into_owned) else {
-                    let what = format!(
-                        "the agent `{}` answered session/new without a `sessionId`",
-                        self.agent_name
-                    );
-                    return Err(Failure::internal(Phase::Session, what).into());
-                };
-                self.state().row.agent_session = Some(theirs);
-                let restored = Restored {
-                    tier: Tier::New,
-                    reasons,
-                };
-                Ok((restored, object(result)))
-            }
-            Err(OwnError::Agent(raw)) => Err(Refusal::Agent(raw)),
-            Err(OwnError::Failed(failure)) => Err(failure.into()),
-        }
-    }
-
     /// Sends a client what it has not seen (all above `after`), then the answer,
     /// then whatever comes: nothing is missing and nothing comes twice.
-    async fn attach_and_answer(
+    pub(super) async fn attach_and_answer(
         &self,
         client: &Arc<Client>,
+        rest: &Rest,
         after: Option<i64>,
         answer: impl FnOnce(i64) -> String,
     ) -> Result<(), Failure> {
@@ -253,28 +183,36 @@ impl Live {
         }
         let last_seq = self.store.last_seq(&self.id).await?;
         let _ = client.outbox.send(&answer(last_seq)).await;
-        self.show_held(client).await;
-        Ok(())
+        self.show_held(client, rest).await
     }
 
     /// Attaches the client that had a session brought back by using it.
-    async fn attach_and_show(&self, client: &Arc<Client>) {
+    async fn attach_and_show(&self, client: &Arc<Client>, rest: &Rest) -> Result<(), Failure> {
         let _order = self.order().await;
-        self.show_held(client).await;
+        self.flush().await?;
+        if rest.followers().any(|known| Arc::ptr_eq(&known, client)) {
+            // Another process may have driven the session meanwhile.
+            super::replay::replay(&self.store, &self.id, rest.seen, client).await?;
+            self.state().held.retain(|line| !is_update(line));
+        }
+        self.show_held(client, rest).await
     }
 
-    /// Attaches a client and sends it what came while nobody was. The order must be held.
-    async fn show_held(&self, client: &Arc<Client>) {
-        let held = {
+    /// Attaches a client, and those who followed before, and sends what came
+    /// while nobody was there. The order must be held.
+    async fn show_held(&self, client: &Arc<Client>, rest: &Rest) -> Result<(), Failure> {
+        let mut held = {
             let mut state = self.state();
             state.is_announced = true;
             state.held_bytes = 0;
             std::mem::take(&mut state.held)
         };
         self.attach(client);
-        for line in held {
-            let _ = client.outbox.send(&line).await;
+        for line in &held {
+            let _ = client.outbox.send(line).await;
         }
+        held.retain(|line| !is_update(line));
+        self.welcome(rest, client, &held).await
     }
 }
 
@@ -283,81 +221,4 @@ fn is_update(line: &str) -> bool {
         .and_then(message::string)
         .as_deref()
         == Some(methods::SESSION_UPDATE)
-}
-
-fn object(result: Box<str>) -> Box<str> {
-    if result.trim_start().starts_with('{') {
-        result
-    } else {
-        "{}".into()
-    }
-}
-
-/// What the session was created with, and what the client says anew.
-fn as_kept(row: &SessionRow, asked: Option<&Asked>) -> Asked {
-    let stored: Value = serde_json::from_str(&row.options).unwrap_or_default();
-    let text = |key: &str| stored.get(key).and_then(Value::as_str).map(str::to_owned);
-    let directories = stored
-        .get("additionalDirectories")
-        .cloned()
-        .unwrap_or_default();
-    let mut kept = Asked {
-        cwd: row.cwd.clone(),
-        additional_directories: serde_json::from_value::<Vec<PathBuf>>(directories)
-            .unwrap_or_default(),
-        mcp_servers: Some(servers_without_secrets(&stored).into()),
-        options: SessionOptions {
-            agent: Some(row.agent.clone()),
-            vm: Some(row.vm.clone()),
-            env: BTreeMap::new(),
-            additional_instructions: text("additionalInstructions"),
-            skip_os_instructions: stored.get("skipOsInstructions") == Some(&Value::Bool(true)),
-            after: None,
-        },
-    };
-    if let Some(asked) = asked {
-        if asked.mcp_servers.is_some() {
-            kept.mcp_servers.clone_from(&asked.mcp_servers);
-        }
-        kept.options.env.clone_from(&asked.options.env);
-        if asked.options.additional_instructions.is_some() {
-            kept.options
-                .additional_instructions
-                .clone_from(&asked.options.additional_instructions);
-        }
-    }
-    kept
-}
-
-/// The stored MCP servers, less the variables and headers whose values were not stored.
-fn servers_without_secrets(stored: &Value) -> String {
-    let mut servers = stored
-        .get("mcpServers")
-        .cloned()
-        .unwrap_or_else(|| Value::Array(Vec::new()));
-    for server in servers.as_array_mut().into_iter().flatten() {
-        for list in ["env", "headers"] {
-            match server.get_mut(list) {
-                Some(Value::Array(entries)) => entries.retain(|entry| {
-                    *entry != "***" && entry.get("value") != Some(&Value::from("***"))
-                }),
-                Some(Value::Object(entries)) => entries.retain(|_, value| *value != "***"),
-                _ => {}
-            }
-        }
-    }
-    servers.to_string()
-}
-
-/// Agents that do not know `additionalDirectories` need not see an empty one.
-fn without_empty(mut params: Value) -> String {
-    if let Some(params) = params.as_object_mut()
-        && params
-            .get("additionalDirectories")
-            .and_then(Value::as_array)
-            .is_some_and(Vec::is_empty)
-    {
-        params.shift_remove("additionalDirectories");
-    }
-    params.to_string()
 }

@@ -162,9 +162,16 @@ impl Host {
             pending: Pending::new(bounds.pending_requests),
             clients: Vec::new(),
             turn: None,
+            fence: None,
             queue: VecDeque::new(),
+            turn_rows: Vec::new(),
             first_prompt: delivery.first_prompt,
             ended: None,
+            active: tokio::time::Instant::now(),
+            visits: 0,
+            is_leaving: false,
+            followers: Vec::new(),
+            woke: None,
             row,
         };
         let live = Arc::new(Live::new(Parts {
@@ -176,8 +183,10 @@ impl Host {
             base_environment,
             meta: delivery.meta,
             lease,
+            usage: running.usage,
+            restarts: Arc::clone(&self.restarts),
         }));
-        tokio::spawn(Arc::clone(&live).run(output));
+        tokio::spawn(self.drive(&live, output));
         let unclaimed = Unclaimed::new(Arc::clone(&live));
         match self.initialize(&live, &offer).await {
             Ok(()) => {

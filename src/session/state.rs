@@ -2,9 +2,10 @@
 //! it has: rows to commit, then bytes to send, then the rest.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::Instant;
 
 use super::client::Client;
 use super::registry::KnownIds;
@@ -12,10 +13,11 @@ use crate::acp::Failure;
 use crate::acp::methods::{self, response_kind};
 use crate::rpc::splice::Edits;
 use crate::rpc::{Body, Message, Outcome, Pending, message};
-use crate::store::{Direction, EventRow, LogLine, SessionRow};
+use crate::store::{Direction, EventRow, LogLine, SessionRow, TurnRow};
+pub use crate::transcript::meta::{set_meta, with_meta};
 
 /// The longest reply that a prompt result carries in `_meta.acpbox.text`.
-const REPLY_BYTES: usize = 4 * 1024 * 1024;
+pub const REPLY_BYTES: usize = 4 * 1024 * 1024;
 
 /// What an agent may say before its session begins, in bytes. A guess: the most
 /// seen is half a megabyte.
@@ -48,11 +50,27 @@ pub struct State {
     /// Those who follow the session; the first answers what the agent asks.
     pub clients: Vec<Arc<Client>>,
     pub turn: Option<Turn>,
+    /// The agent's prompt whose turn acpbox ended, until the agent answers it:
+    /// what comes from it meanwhile is shown to nobody, and no turn begins.
+    pub fence: Option<u64>,
     pub queue: VecDeque<QueuedPrompt>,
+    /// What is new of turns, to be committed with the events.
+    pub turn_rows: Vec<TurnRow>,
     /// Text to put in front of the first prompt, for agents that take instructions no other way.
     pub first_prompt: Option<String>,
     /// Set once the agent is gone; nothing can be sent any more.
     pub ended: Option<Failure>,
+    /// When anything last went on.
+    pub active: Instant,
+    /// Messages of clients that are being brought to the agent.
+    pub visits: usize,
+    /// The agent is going to sleep: nothing is sent to it any more.
+    pub is_leaving: bool,
+    /// Those who followed the session to the agent's end, and follow it again
+    /// once it is back.
+    pub followers: Vec<Weak<Client>>,
+    /// The line that tells clients of a sleeping session's return, until they are there.
+    pub woke: Option<String>,
 }
 
 /// Who waits for a response of the agent's.
@@ -80,10 +98,28 @@ pub enum OwnError {
     Failed(Failure),
 }
 
+/// Who sent a prompt, and under which id.
+#[derive(Debug, Clone)]
+pub struct Asker {
+    pub client: Arc<Client>,
+    /// The client's own id, raw.
+    pub id: Box<str>,
+}
+
+impl Asker {
+    pub fn is(&self, client: &Arc<Client>, raw_id: &str) -> bool {
+        Arc::ptr_eq(&self.client, client) && &*self.id == raw_id
+    }
+}
+
 #[derive(Debug)]
 pub struct Turn {
     /// The id of the prompt as the agent knows it.
     pub request: u64,
+    /// The number of the prompt's event.
+    pub prompt: i64,
+    /// Who sent the same prompt again while it ran.
+    pub joined: Vec<Asker>,
     pub text: String,
     pub is_truncated: bool,
     /// The client asked for cancellation; a timer runs.
@@ -92,9 +128,14 @@ pub struct Turn {
 
 #[derive(Debug)]
 pub struct QueuedPrompt {
-    pub client: Arc<Client>,
-    pub id: Box<str>,
+    /// The number of its event.
+    pub seq: i64,
+    /// Who sent it first, then who sent it again.
+    pub askers: Vec<Asker>,
+    /// What the agent is to get.
     pub text: Box<str>,
+    /// Whether its event is in the database, where that must come first.
+    pub is_committed: bool,
 }
 
 /// What one change leads to.
@@ -166,13 +207,16 @@ impl State {
             return seq;
         }
         self.next_seq += 1;
+        self.active = Instant::now();
+        let raw = raw.into();
+        super::usage::count(&mut self.row.usage, seq, &kind, &raw);
         batch.events.push(EventRow {
             session: Arc::clone(&self.session),
             seq,
             time: now(),
             direction,
             kind,
-            raw: raw.into(),
+            raw,
         });
         seq
     }
@@ -231,13 +275,9 @@ impl State {
                 batch.after.push(After::Reply(reply, outcome));
             }
             Waiting::Abandoned { method } => {
-                let is_error = matches!(outcome, Outcome::Error(_));
-                self.record(
-                    batch,
-                    Direction::Agent,
-                    response_kind(&method, is_error),
-                    text,
-                );
+                let kind = methods::late_kind(&method);
+                self.record(batch, Direction::Agent, kind, text);
+                self.fence = None;
             }
             Waiting::Client { client, id, method } => {
                 self.answer_client(batch, &client, &id, &method, text, raw_id, outcome);
@@ -278,26 +318,18 @@ impl State {
             edits.replace(theirs, public.as_str());
         }
         let line = edits.apply();
-        batch.answered.push((Arc::clone(client), id.into()));
         let is_error = matches!(outcome, Outcome::Error(_));
-        let kind = response_kind(method, is_error);
-        let seq = self.record(batch, Direction::Agent, kind, line.as_str());
-        if method != methods::SESSION_PROMPT {
-            batch.send(client, &[&line]);
+        if method == methods::SESSION_PROMPT {
+            let asker = Asker {
+                client: Arc::clone(client),
+                id: id.into(),
+            };
+            self.end_turn(batch, asker, &line, Direction::Agent, is_error);
             return;
         }
-        batch.durable = true;
-        batch.row = true;
-        self.row.updated = now();
-        let turn = self.turn.take();
-        let (text, text_truncated) =
-            turn.map_or_else(Default::default, |turn| (turn.text, turn.is_truncated));
-        let meta = crate::acp::extension::PromptMeta {
-            text,
-            text_truncated,
-            last_seq: seq,
-        };
-        let line = with_meta(&line, "result", &meta);
+        batch.answered.push((Arc::clone(client), id.into()));
+        let kind = response_kind(method, is_error);
+        self.record(batch, Direction::Agent, kind, line.as_str());
         batch.send(client, &[&line]);
     }
 
@@ -338,29 +370,6 @@ impl State {
             Some(own) => message::string(raw)
                 .is_some_and(|id| id == own.as_str() || self.known_ids.contains(&id)),
             None => raw.starts_with('"'),
-        }
-    }
-}
-
-/// Sets `_meta.acpbox` on a message's `result` or `params`, where that is an object.
-pub fn with_meta(line: &str, part: &str, meta: &impl serde::Serialize) -> String {
-    let meta = serde_json::to_string(meta).unwrap_or_else(|_| "{}".into());
-    let Some(object) = crate::rpc::splice::member(line, part) else {
-        return line.to_owned();
-    };
-    let mut edits = Edits::of(line);
-    set_meta(&mut edits, object, meta);
-    edits.apply()
-}
-
-/// Adds the edit that sets `_meta.acpbox` on `object`.
-pub fn set_meta<'a>(edits: &mut Edits<'a>, object: &'a str, meta: String) {
-    match crate::rpc::splice::member(object, "_meta") {
-        Some(theirs) if theirs.starts_with('{') => {
-            edits.set(theirs, "acpbox", meta);
-        }
-        _ => {
-            edits.set(object, "_meta", format!("{{\"acpbox\":{meta}}}"));
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use agent_client_protocol_schema::v1::{
@@ -14,12 +15,14 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use super::embedded::{Embedded, SHOWN_BYTES};
 use super::live::Live;
 use crate::acp::failure::{METHOD_NOT_FOUND, RESOURCE_NOT_FOUND};
 use crate::acp::methods;
 use crate::acp::{Failure, Phase};
 use crate::rpc::{message, splice};
 use crate::store::Direction;
+use crate::transcript::terminal_content;
 use crate::vm::{Exit, Io, Process, ProcessControl, ProcessSpec};
 
 /// Terminals that one session may have open.
@@ -43,17 +46,20 @@ pub struct Terminals {
     /// with which an agent can still end it.
     waited: Arc<Semaphore>,
     served: Arc<Semaphore>,
-    next: std::sync::atomic::AtomicU64,
+    first: u64,
+    next: AtomicU64,
+    pub(super) embedded: Mutex<Embedded>,
     /// The most output that is kept per terminal, in bytes.
     output_bytes: usize,
 }
 
 #[derive(Debug)]
-struct Terminal {
+pub(super) struct Terminal {
     output: Mutex<Output>,
     /// Set once the process ended and its output was read to the end.
-    exit: watch::Receiver<Option<Exit>>,
+    pub(super) exit: watch::Receiver<Option<Exit>>,
     control: Arc<dyn ProcessControl>,
+    is_followed: AtomicBool,
 }
 
 /// The newest output, cut at the front.
@@ -65,13 +71,17 @@ struct Output {
 }
 
 impl Terminals {
-    pub(super) fn new(output_bytes: usize) -> Terminals {
+    /// `first` is the number of the first one: above those that the session had
+    /// before, which its transcript names.
+    pub(super) fn new(output_bytes: usize, first: u64) -> Terminals {
         Terminals {
             open: Mutex::default(),
             places: Arc::new(Semaphore::new(OPEN_TERMINALS)),
             waited: Arc::new(Semaphore::new(SERVED_BYTES)),
             served: Arc::new(Semaphore::new(SERVED_BYTES)),
-            next: 1.into(),
+            first,
+            next: first.into(),
+            embedded: Mutex::default(),
             output_bytes,
         }
     }
@@ -90,6 +100,17 @@ impl Terminals {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether there ever was one.
+    pub(super) fn is_used(&self) -> bool {
+        self.next.load(Ordering::Relaxed) > self.first
+    }
+
+    pub(super) fn find(&self, id: &str) -> Option<Arc<Terminal>> {
+        self.open()
+            .get(id)
+            .map(|(terminal, _)| Arc::clone(terminal))
+    }
+
     fn get(&self, params: &str) -> Result<(String, Arc<Terminal>), Failure> {
         let id = splice::member(params, "terminalId").and_then(message::string);
         let Some(id) = id else {
@@ -103,6 +124,18 @@ impl Terminals {
                 format!("Resource not found: there is no terminal `{id}` in this session"),
             )),
         }
+    }
+
+    /// Whether a command still runs.
+    pub(super) fn is_running(&self) -> bool {
+        let open = self.open();
+        (open.values()).any(|(terminal, _)| terminal.exit.borrow().is_none())
+    }
+
+    fn release(&self, id: &str, terminal: &Terminal) {
+        let mut embedded = self.embedded.lock().unwrap_or_else(PoisonError::into_inner);
+        embedded.remember(id, terminal.text());
+        self.open().remove(id);
     }
 
     /// Ends all, as the agent is gone.
@@ -147,7 +180,7 @@ impl Live {
             }
             methods::TERMINAL_RELEASE => {
                 let (id, terminal) = self.terminals.get(params)?;
-                self.terminals.open().remove(&id);
+                self.terminals.release(&id, &terminal);
                 terminal.control.kill();
                 Ok("{}".into())
             }
@@ -192,10 +225,7 @@ impl Live {
         let terminal = Terminal::start(process, limit).map_err(|error| {
             Failure::internal(Phase::Spawn, format!("the terminal's pipe: {error}"))
         })?;
-        let number = self
-            .terminals
-            .next
-            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let number = self.terminals.next.fetch_add(1, Ordering::Relaxed);
         let id = format!("term_{number}");
         self.terminals.open().insert(id.clone(), (terminal, place));
         if self.is_over() {
@@ -246,6 +276,7 @@ impl Terminal {
             }),
             exit,
             control: process.control,
+            is_followed: AtomicBool::new(false),
         });
         let reading = Arc::clone(&terminal);
         let mut process_exit = process.exit;
@@ -269,6 +300,27 @@ impl Terminal {
 
     fn lock(&self) -> MutexGuard<'_, Output> {
         self.output.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether nobody follows it yet. Somebody does from now on.
+    pub(super) fn begin_to_follow(&self) -> bool {
+        !self.is_followed.swap(true, Ordering::Relaxed)
+    }
+
+    /// What it has printed and how it ended, as a client is shown it.
+    pub(super) fn text(&self) -> String {
+        let (output, truncated) = {
+            let output = self.lock();
+            (output.text(), output.truncated)
+        };
+        let from = output.ceil_char_boundary(output.len().saturating_sub(SHOWN_BYTES));
+        let ending = match &*self.exit.borrow() {
+            None | Some(Exit::Code(0)) => None,
+            Some(Exit::Code(code)) => Some(format!("exit code {code}")),
+            Some(Exit::Signal(signal)) => Some(format!("ended by {}", signal_name(*signal))),
+            Some(Exit::Lost(why)) => Some(why.clone()),
+        };
+        terminal_content::text(&output[from..], truncated || from > 0, ending.as_deref())
     }
 
     fn output(&self) -> String {

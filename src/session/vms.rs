@@ -1,8 +1,10 @@
 //! The VMs that this process runs, each booted once and shared by its sessions.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::time::Instant;
 
 use super::state::now;
 use crate::acp::{Failure, Phase};
@@ -14,6 +16,8 @@ pub struct Vms {
     store: Store,
     executable: PathBuf,
     slots: Mutex<HashMap<String, Arc<Slot>>>,
+    /// Those that sleep until somebody needs them.
+    asleep: Mutex<HashSet<String>>,
 }
 
 /// One VM's place; its lock is held while the VM boots or stops.
@@ -22,9 +26,43 @@ type Slot = tokio::sync::Mutex<Option<Running>>;
 #[derive(Clone)]
 pub struct Running {
     pub vm: Arc<dyn Vm>,
+    /// Held by whoever needs the VM: agents in it, and those that start one.
+    pub usage: Arc<Usage>,
     pub driver: String,
     /// Without the placeholders and mounts that the driver adds.
     pub spec: VmSpec,
+}
+
+/// The use of a VM, which nobody needs where only its own place holds this.
+#[derive(Debug)]
+pub struct Usage {
+    last: Mutex<Instant>,
+}
+
+/// What became of a VM that was to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    Yes,
+    /// Somebody needs it.
+    InUse,
+    /// Not in this process.
+    NotRunning,
+}
+
+impl Usage {
+    fn new() -> Arc<Usage> {
+        let last = Mutex::new(Instant::now());
+        Arc::new(Usage { last })
+    }
+
+    /// Somebody came or went.
+    pub fn touch(&self) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    pub fn last(&self) -> Instant {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Vms {
@@ -34,6 +72,7 @@ impl Vms {
             store,
             executable,
             slots: Mutex::default(),
+            asleep: Mutex::default(),
         }
     }
 
@@ -59,9 +98,12 @@ impl Vms {
             && running.vm.ended().borrow().is_none()
         {
             match running.lacks(plan, &mounts) {
-                None => return Ok(running.clone()),
+                None => {
+                    running.usage.touch();
+                    return Ok(running.clone());
+                }
                 // Live sessions hold it, and so do those that are being started.
-                Some(lacking) if Arc::strong_count(&running.vm) > 1 => {
+                Some(lacking) if Arc::strong_count(&running.usage) > 1 => {
                     let what =
                         format!("VM `{}` runs without {}", plan.spec.name, lacking.display());
                     return Err(Failure::invalid_params(what).hint(
@@ -72,6 +114,7 @@ impl Vms {
             }
         }
         let running = self.boot(plan, mounts).await?;
+        self.asleep().remove(&plan.spec.name);
         *slot = Some(running.clone());
         Ok(running)
     }
@@ -127,6 +170,7 @@ impl Vms {
             .await?;
         Ok(Running {
             vm,
+            usage: Usage::new(),
             driver: plan.driver.clone(),
             spec,
         })
@@ -140,22 +184,67 @@ impl Vms {
             .filter(|running| running.vm.ended().borrow().is_none())
     }
 
-    /// Stops a VM. `false` if it does not run in this process.
+    /// Stops a VM until somebody needs it; one that is in use only by `force`.
+    pub async fn sleep(&self, name: &str, force: bool) -> Stopped {
+        let stopped = self.end(name, force).await;
+        if stopped == Stopped::Yes {
+            self.asleep().insert(name.to_owned());
+        }
+        stopped
+    }
+
+    /// Stops a VM, whoever uses it. `false` if it does not run in this process.
     pub async fn stop(&self, name: &str) -> bool {
+        let stopped = self.end(name, true).await;
+        self.asleep().remove(name);
+        stopped == Stopped::Yes
+    }
+
+    async fn end(&self, name: &str, force: bool) -> Stopped {
         let Some(slot) = self.slots().get(name).map(Arc::clone) else {
-            return false;
+            return Stopped::NotRunning;
         };
-        let Some(running) = slot.lock().await.take() else {
-            return false;
-        };
-        running.vm.shutdown().await;
+        // Held to the end, so that nobody boots it while it still stops.
+        let mut slot = slot.lock().await;
+        match slot.as_ref() {
+            None => return Stopped::NotRunning,
+            Some(running) if !force && Arc::strong_count(&running.usage) > 1 => {
+                return Stopped::InUse;
+            }
+            Some(running) => running.vm.shutdown().await,
+        }
+        *slot = None;
         self.note_stop(name).await;
-        true
+        Stopped::Yes
+    }
+
+    /// A VM that is deleted does not sleep.
+    pub fn forget(&self, name: &str) {
+        self.asleep().remove(name);
+    }
+
+    /// Whether this process put the VM to sleep, and nobody needed it since.
+    pub fn is_asleep(&self, name: &str) -> bool {
+        self.asleep().contains(name)
+    }
+
+    fn asleep(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.asleep.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The VMs that were booted in this process; some have ended since.
+    pub fn names(&self) -> Vec<String> {
+        self.slots().keys().cloned().collect()
+    }
+
+    /// When somebody last came to a running VM or left it.
+    pub async fn last_use(&self, name: &str) -> Option<Instant> {
+        Some(self.running(name).await?.usage.last())
     }
 
     /// Stops all, as the process ends.
     pub async fn stop_all(&self) {
-        let names: Vec<String> = self.slots().keys().cloned().collect();
+        let names = self.names();
         futures::future::join_all(names.iter().map(|name| self.stop(name))).await;
     }
 

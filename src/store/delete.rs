@@ -15,6 +15,15 @@ use super::writer::{Reply, truncate_wal};
 /// Rows overwritten in one transaction; about 3 ms of the writer's time.
 const ROWS_PER_STEP: i64 = 1000;
 
+/// Free pages are kept for later events up to this part of the file, and in any
+/// case up to this number; what is above goes back to the disk. A guess: moving
+/// pages costs more than keeping them.
+const KEPT_FREE_PART: i64 = 8;
+const KEPT_FREE_PAGES: i64 = 1024;
+
+/// Pages given back in one transaction; some milliseconds of the writer's time.
+const PAGES_PER_STEP: i64 = 256;
+
 /// A deleted session whose rows are still there.
 pub(super) struct Purge {
     key: i64,
@@ -56,7 +65,13 @@ impl Purge {
             "DELETE FROM logs WHERE session = ?1 AND number < ?2",
         )?;
         let documents = search::remove_some(database, self.key)?;
-        let done = events + log_lines + documents == 0;
+        let turns = remove_some(
+            database,
+            self.key,
+            "SELECT prompt FROM turns WHERE session = ?1 ORDER BY prompt LIMIT 1 OFFSET ?2",
+            "DELETE FROM turns WHERE session = ?1 AND prompt < ?2",
+        )?;
+        let done = events + log_lines + documents + turns == 0;
         if done {
             database
                 .statement("DELETE FROM doomed WHERE session = ?1")?
@@ -72,6 +87,8 @@ impl Purge {
 /// What is left to overwrite.
 pub(super) struct Purges {
     waiting: VecDeque<(Purge, Option<Reply<Option<Deleted>>>)>,
+    /// Whether there may be free pages to give back.
+    is_shrinking: bool,
 }
 
 impl Purges {
@@ -99,6 +116,7 @@ impl Purges {
         });
         Purges {
             waiting: waiting.collect(),
+            is_shrinking: false,
         }
     }
 
@@ -106,10 +124,22 @@ impl Purges {
         self.waiting.push_back((purge, Some(reply)));
     }
 
+    /// Leaves free pages in the file until something else is deleted.
+    pub(super) fn stop_shrinking(&mut self) {
+        self.is_shrinking = false;
+    }
+
     /// Does a little. False if there was nothing to do.
     pub(super) fn step(&mut self, database: &mut Database, path: &Path) -> bool {
         let Some((purge, _)) = self.waiting.front_mut() else {
-            return false;
+            if self.is_shrinking {
+                self.is_shrinking = shrink(database).unwrap_or_else(|error| {
+                    database.roll_back();
+                    tracing::info!(%error, "free pages stay in the database for now");
+                    false
+                });
+            }
+            return self.is_shrinking;
         };
         let outcome = match purge.step(database) {
             Ok(false) => return true,
@@ -125,6 +155,7 @@ impl Purges {
                 Err(error)
             }
         };
+        self.is_shrinking = true;
         // After a failure the key stays in `doomed`, for the next start.
         if let Some((_, Some(reply))) = self.waiting.pop_front() {
             let answer = outcome
@@ -134,6 +165,37 @@ impl Purges {
         }
         true
     }
+}
+
+/// Gives some free pages back to the disk. False when few are left, or the file
+/// was made before acpbox made them such that it can.
+fn shrink(database: &mut Database) -> rusqlite::Result<bool> {
+    let (free, all, mode): (i64, i64, i64) = database
+        .statement(
+            "SELECT freelist_count, page_count, auto_vacuum
+             FROM pragma_freelist_count, pragma_page_count, pragma_auto_vacuum",
+        )?
+        .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    const INCREMENTAL: i64 = 2;
+    let excess = free - KEPT_FREE_PAGES.max(all / KEPT_FREE_PART);
+    if excess <= 0 || mode != INCREMENTAL {
+        return Ok(false);
+    }
+    database.begin(Synchronous::Normal)?;
+    {
+        let pages = excess.min(PAGES_PER_STEP);
+        let mut statement =
+            (database.connection).prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
+        let mut rows = statement.query([])?;
+        // Each step gives one page back.
+        while rows.next()?.is_some() {}
+    }
+    database.commit()?;
+    if excess <= PAGES_PER_STEP {
+        // The file itself is cut by the checkpoint.
+        truncate_wal(database)?;
+    }
+    Ok(true)
 }
 
 /// Deletes the first rows of a session: `bound` finds the number after them.

@@ -18,7 +18,7 @@ pub enum StoreError {
         found: i64,
         known: i64,
     },
-    #[error("the database {path} is damaged ({detail}); it was left as it is: move it away, or name another file with --db", path = .path.display())]
+    #[error("the database {path} is damaged ({detail}); it was left as it is: end what uses it and move it away, or name another file with --db; `sqlite3 {path} .recover` shows what can be read of it", path = .path.display())]
     Damaged { path: PathBuf, detail: String },
     #[error("the disk that holds the database {path} is full ({detail}); what was stored before is intact: free some space and go on, or name a file on another disk with --db", path = .path.display())]
     Full { path: PathBuf, detail: String },

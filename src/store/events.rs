@@ -1,13 +1,14 @@
 //! Inserting events, and reading pages of them.
 
 use std::borrow::Cow;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::database::Database;
 use super::error::Fault;
-use super::rows::{Direction, EventPage, EventRow};
+use super::rows::{Direction, EventPage, EventRef, EventRow};
 
 /// Bytes of JSON, for bounds; a row adds some tens of bytes.
 pub(super) fn bytes(events: &[EventRow]) -> usize {
@@ -43,7 +44,32 @@ pub(super) fn insert(database: &mut Database, events: &[EventRow]) -> Result<(),
 }
 
 pub(super) fn page(connection: &Connection, page: &EventPage) -> Result<Vec<EventRow>, Fault> {
-    let backwards = page.before.is_some() && page.after.is_none();
+    let session: Arc<str> = page.session.as_str().into();
+    let mut events = Vec::new();
+    each(connection, page, |event| {
+        events.push(EventRow {
+            session: session.clone(),
+            seq: event.seq,
+            time: event.time,
+            direction: event.direction,
+            kind: Cow::Owned(event.kind.to_owned()),
+            raw: event.raw.into(),
+        });
+        ControlFlow::Continue(())
+    })?;
+    if is_backwards(page) {
+        events.reverse();
+    }
+    Ok(events)
+}
+
+/// Gives a page's events to `step` until it breaks, the last one first where the
+/// page is of those below a number.
+pub(super) fn each(
+    connection: &Connection,
+    page: &EventPage,
+    mut step: impl FnMut(EventRef<'_>) -> ControlFlow<()>,
+) -> Result<(), Fault> {
     let kinds = if page.kinds.is_empty() {
         None
     } else {
@@ -54,7 +80,7 @@ pub(super) fn page(connection: &Connection, page: &EventPage) -> Result<Vec<Even
     } else {
         ""
     };
-    let order = if backwards { "DESC" } else { "ASC" };
+    let order = if is_backwards(page) { "DESC" } else { "ASC" };
     let mut statement = connection.prepare_cached(&format!(
         "SELECT seq, time, direction, kind, raw FROM events
          WHERE session = (SELECT key FROM sessions WHERE id = ?1) AND seq > ?2 AND seq < ?3 {only_kinds}
@@ -67,20 +93,21 @@ pub(super) fn page(connection: &Connection, page: &EventPage) -> Result<Vec<Even
         None => statement.query(params![page.session, after, before, limit])?,
         Some(kinds) => statement.query(params![page.session, after, before, limit, kinds])?,
     };
-    let session: Arc<str> = page.session.as_str().into();
-    let mut events = Vec::new();
     let mut bytes = 0;
     while let Some(row) = rows.next()? {
-        bytes += row.get_ref(4)?.as_bytes().map_err(|_| unreadable(4))?.len();
-        if bytes > page.max_bytes && !events.is_empty() {
+        let event = read(row)?;
+        let is_first = bytes == 0;
+        bytes += event.raw.len();
+        if (bytes > page.max_bytes && !is_first) || step(event).is_break() {
             break;
         }
-        events.push(read(row, &session)?);
     }
-    if backwards {
-        events.reverse();
-    }
-    Ok(events)
+    Ok(())
+}
+
+/// Whether the page is the last events below a number.
+fn is_backwards(page: &EventPage) -> bool {
+    page.before.is_some() && page.after.is_none()
 }
 
 pub(super) fn last_seq(connection: &Connection, session: &str) -> Result<i64, Fault> {
@@ -93,14 +120,14 @@ pub(super) fn last_seq(connection: &Connection, session: &str) -> Result<i64, Fa
     Ok(last.unwrap_or(0))
 }
 
-fn read(row: &Row<'_>, session: &Arc<str>) -> rusqlite::Result<EventRow> {
-    Ok(EventRow {
-        session: session.clone(),
+fn read<'a>(row: &'a Row<'_>) -> rusqlite::Result<EventRef<'a>> {
+    let text = |column: usize| row.get_ref(column)?.as_str().map_err(rusqlite::Error::from);
+    Ok(EventRef {
         seq: row.get(0)?,
         time: row.get(1)?,
         direction: direction_from_integer(2, row.get(2)?)?,
-        kind: Cow::Owned(row.get(3)?),
-        raw: row.get::<_, String>(4)?.into_boxed_str(),
+        kind: text(3)?,
+        raw: text(4)?,
     })
 }
 
@@ -121,10 +148,6 @@ fn direction_from_integer(column: usize, integer: i64) -> rusqlite::Result<Direc
     }
 }
 
-fn unreadable(column: usize) -> rusqlite::Error {
-    rusqlite::Error::InvalidColumnType(column, "raw".into(), rusqlite::types::Type::Null)
-}
-
-fn json_array(kinds: &[String]) -> String {
-    serde_json::Value::from(kinds).to_string()
+pub(super) fn json_array(texts: &[String]) -> String {
+    serde_json::Value::from(texts).to_string()
 }

@@ -7,8 +7,9 @@
 //!
 //! - `rows`, `error`: what goes in and comes out.
 //! - `open`, `schema`: the file, its pragmas and its tables.
+//! - `quarantine`: a damaged file makes room for a new one.
 //! - `writer`, `database`, `readers`: who runs statements, and when.
-//! - `sessions`, `events`, `logs`, `vms`, `search`, `delete`: the statements, by table.
+//! - `sessions`, `events`, `turns`, `logs`, `vms`, `search`, `delete`: the statements, by table.
 
 mod rows;
 mod error;
@@ -19,13 +20,16 @@ mod database;
 mod readers;
 mod sessions;
 mod events;
+mod turns;
 mod logs;
 mod vms;
 mod paths;
 mod search;
 mod delete;
+mod quarantine;
 
-use std::path::Path;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -33,9 +37,9 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use error::StoreError;
 pub use rows::{
-    Deleted, Direction, Document, EventPage, EventRow, IndexStep, Indexed, LogLine, LogRow,
-    SearchCursor, SearchFilter, SearchHit, SearchPage, SessionFilter, SessionRow, UnindexedSession,
-    VmRow,
+    Deleted, Direction, Document, EventPage, EventRef, EventRow, IndexStep, Indexed, LogLine,
+    LogRow, SearchCursor, SearchFilter, SearchHit, SearchPage, SessionFilter, SessionRow, TurnRow,
+    UnindexedSession, VmRow,
 };
 pub use search::{QueryError, SearchQuery, SnippetPart, TITLE};
 
@@ -52,6 +56,7 @@ pub struct Store {
     queue: mpsc::Sender<Job>,
     shared: Arc<Shared>,
     readers: Arc<Readers>,
+    set_aside: Option<Arc<Path>>,
 }
 
 /// Room in the writer's bounded queue. Sending does not wait, so sequence
@@ -68,7 +73,32 @@ impl Store {
     /// Errors: `Newer`, `Damaged` (also for another program's file), `Full`,
     /// `Busy`, `Io`; none of them changes the file.
     pub fn open(path: &Path) -> Result<Store, StoreError> {
-        let database = Database::new(open::writer(path)?);
+        Store::start(path, quarantine::writer(path)?, None)
+    }
+
+    /// [`Store::open`] for whoever must go on: a damaged database is renamed to
+    /// `NAME.damaged-TIME`, with its log, and a new one is begun. Only one that
+    /// is acpbox's for sure: because it lies where only acpbox's does
+    /// (`is_ours`), or because it says so. Nothing of it is changed.
+    ///
+    /// Errors as for [`Store::open`]; `Damaged` also where another process has
+    /// the file open.
+    pub fn open_or_set_aside(path: &Path, is_ours: bool) -> Result<Store, StoreError> {
+        let (connection, moved) = quarantine::writer_or_new(path, is_ours)?;
+        Store::start(path, connection, moved)
+    }
+
+    /// The damaged databases that were set aside beside this path, oldest first.
+    pub fn earlier(path: &Path) -> Vec<PathBuf> {
+        quarantine::earlier(path)
+    }
+
+    fn start(
+        path: &Path,
+        connection: rusqlite::Connection,
+        set_aside: Option<PathBuf>,
+    ) -> Result<Store, StoreError> {
+        let database = Database::new(connection);
         let (queue, jobs) = mpsc::channel(QUEUE_JOBS);
         let shared = Shared::new(path, database);
         writer::start(Arc::clone(&shared), jobs)?;
@@ -76,7 +106,21 @@ impl Store {
             queue,
             shared,
             readers: Readers::new(path.to_path_buf()),
+            set_aside: set_aside.map(Arc::from),
         })
+    }
+
+    /// What users must hear about this database, each a sentence.
+    pub fn warnings(&self) -> Vec<String> {
+        let warning = |path: &Arc<Path>| {
+            format!(
+                "the database was damaged: it is kept as {}, and a new one was begun, without its \
+                 sessions; `sqlite3 {} .recover` shows what can be read of it",
+                path.display(),
+                path.display()
+            )
+        };
+        self.set_aside.iter().map(warning).collect()
     }
 
     /// Where the database is.
@@ -118,6 +162,24 @@ impl Store {
             .await
     }
 
+    /// Gives a session that was created as `importing` its id and state, and so
+    /// makes it seen. False if a session of that id exists.
+    pub async fn publish_session(
+        &self,
+        staged: &str,
+        id: &str,
+        state: &str,
+    ) -> Result<bool, StoreError> {
+        let (staged, id, state) = (staged.to_owned(), id.to_owned(), state.to_owned());
+        self.write(move |database| sessions::publish(database, &staged, &id, &state))
+            .await
+    }
+
+    /// The ids of sessions that are `importing`; a lease tells whether still.
+    pub async fn staged_sessions(&self) -> Result<Vec<String>, StoreError> {
+        self.readers.read(sessions::staged).await
+    }
+
     pub async fn session(&self, id: &str) -> Result<Option<SessionRow>, StoreError> {
         let id = id.to_owned();
         self.readers
@@ -144,6 +206,35 @@ impl Store {
             .await
     }
 
+    /// Longest unused first, beginning above this (`updated`, `id`).
+    pub async fn oldest_sessions(
+        &self,
+        above: Option<(i64, String)>,
+        limit: usize,
+    ) -> Result<Vec<SessionRow>, StoreError> {
+        self.readers
+            .read(move |connection| sessions::oldest(connection, above.as_ref(), limit))
+            .await
+    }
+
+    pub async fn count_sessions(&self) -> Result<u64, StoreError> {
+        self.readers.read(sessions::count).await
+    }
+
+    /// What deleting a session frees at most, in bytes, estimated from the lengths
+    /// of its rows.
+    pub async fn session_bytes(&self, id: &str) -> Result<u64, StoreError> {
+        let id = id.to_owned();
+        self.readers
+            .read(move |connection| sessions::bytes(connection, &id))
+            .await
+    }
+
+    /// The pages of the file that are in use, in bytes. Reads no row.
+    pub async fn used_bytes(&self) -> Result<u64, StoreError> {
+        self.readers.read(sessions::used_bytes).await
+    }
+
     /// Removes a session with its events and logs, overwriting their pages.
     /// `None` if there was none. The session is out of sight at once; this ends
     /// when its last row is overwritten, and others write meanwhile.
@@ -165,11 +256,62 @@ impl Store {
             .await
     }
 
+    /// Gives a page's events to `step` as they lie in the database, on the thread
+    /// that reads them, until it breaks. In the page's order; where only `before`
+    /// is given, the last one first.
+    pub async fn fold_events<T, F>(
+        &self,
+        page: EventPage,
+        mut value: T,
+        mut step: F,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut T, EventRef<'_>) -> ControlFlow<()> + Send + 'static,
+    {
+        self.readers
+            .read(move |connection| {
+                events::each(connection, &page, |event| step(&mut value, event))?;
+                Ok(value)
+            })
+            .await
+    }
+
     /// The highest sequence number of a session, 0 if it has no events.
     pub async fn last_seq(&self, session: &str) -> Result<i64, StoreError> {
         let session = session.to_owned();
         self.readers
             .read(move |connection| events::last_seq(connection, &session))
+            .await
+    }
+
+    /// The turn of the prompt that a client gave this key.
+    pub async fn turn_of_key(
+        &self,
+        session: &str,
+        key: &str,
+    ) -> Result<Option<TurnRow>, StoreError> {
+        let (session, key) = (session.to_owned(), key.to_owned());
+        self.readers
+            .read(move |connection| turns::of_key(connection, &session, &key))
+            .await
+    }
+
+    /// A session's turns as they were at an event, without their keys.
+    pub async fn turns_up_to(&self, session: &str, seq: i64) -> Result<Vec<TurnRow>, StoreError> {
+        let session = session.to_owned();
+        self.readers
+            .read(move |connection| turns::up_to(connection, &session, seq))
+            .await
+    }
+
+    /// The session's turns that have no end, oldest first: those of whoever
+    /// drives it, or left so by a process that was killed. As many as may wait
+    /// in a session.
+    pub async fn open_turns(&self, session: &str) -> Result<Vec<TurnRow>, StoreError> {
+        let session = session.to_owned();
+        self.readers
+            .read(move |connection| turns::open(connection, &session))
             .await
     }
 
@@ -323,13 +465,25 @@ impl Permit<'_> {
         events: Vec<EventRow>,
         durable: bool,
     ) -> BoxFuture<'static, Result<(), StoreError>> {
-        if !durable && self.shared.append_at_once(&events) {
+        self.append_with_turns(events, Vec::new(), durable)
+    }
+
+    /// [`Permit::append`], with what the events begin and end. A turn's first
+    /// row makes it; later ones add what they know.
+    pub fn append_with_turns(
+        self,
+        events: Vec<EventRow>,
+        turns: Vec<TurnRow>,
+        durable: bool,
+    ) -> BoxFuture<'static, Result<(), StoreError>> {
+        if !durable && self.shared.append_at_once(&events, &turns) {
             return Box::pin(std::future::ready(Ok(())));
         }
         let (reply, answer) = oneshot::channel();
         self.shared.job_sent();
         self.place.send(Job::Append {
             events,
+            turns,
             durable,
             reply,
         });

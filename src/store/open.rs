@@ -5,6 +5,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::error::{BUSY_SECONDS, StoreError};
@@ -30,6 +31,8 @@ pub(super) fn writer(path: &Path) -> Result<Connection, StoreError> {
     // By path: opening and closing the file ourselves would drop the locks that
     // other connections of this process hold on it.
     restrict(path)?;
+    // Closing copies the log into the file, which is not to happen to a damaged one.
+    keep_log_on_close(&connection, true).map_err(sqlite)?;
     wait_for_locks(&mut connection).map_err(sqlite)?;
     let stamp = schema::stamp(&connection).map_err(sqlite)?;
     refuse_foreign(path, &stamp)?;
@@ -39,6 +42,13 @@ pub(super) fn writer(path: &Path) -> Result<Connection, StoreError> {
             found: stamp.version,
             known: schema::VERSION,
         });
+    }
+    if stamp.is_new() {
+        // Only possible before there is a table, and before WAL: what deleting
+        // frees can then be given back to the disk a few pages at a time.
+        connection
+            .execute_batch("PRAGMA auto_vacuum = INCREMENTAL")
+            .map_err(sqlite)?;
     }
     connection
         .execute_batch(&format!(
@@ -59,8 +69,13 @@ pub(super) fn writer(path: &Path) -> Result<Connection, StoreError> {
         },
         source => sqlite(source),
     })?;
+    keep_log_on_close(&connection, false).map_err(sqlite)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
+}
+
+fn keep_log_on_close(connection: &Connection, keep: bool) -> rusqlite::Result<bool> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep)
 }
 
 /// A connection that only reads. The writer must have opened the file before.
@@ -94,7 +109,7 @@ fn flags(access: OpenFlags) -> OpenFlags {
     access | OpenFlags::SQLITE_OPEN_NO_MUTEX
 }
 
-fn create_folder(path: &Path) -> Result<(), StoreError> {
+pub(super) fn create_folder(path: &Path) -> Result<(), StoreError> {
     let Some(folder) = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty())
@@ -164,8 +179,7 @@ fn cannot_open(path: &Path, source: rusqlite::Error) -> StoreError {
 
 /// An SQLite file of another program is not taken over.
 fn refuse_foreign(path: &Path, stamp: &Stamp) -> Result<(), StoreError> {
-    let is_new = stamp.version == 0 && stamp.application == 0 && stamp.tables == 0;
-    if is_new || (stamp.application == schema::APPLICATION_ID && stamp.version > 0) {
+    if stamp.is_new() || (stamp.application == schema::APPLICATION_ID && stamp.version > 0) {
         return Ok(());
     }
     let detail = format!(

@@ -30,6 +30,28 @@ pub struct EventRow {
     pub raw: Box<str>,
 }
 
+/// An event of the session at hand, as it lies in the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventRef<'a> {
+    pub seq: i64,
+    pub time: i64,
+    pub direction: Direction,
+    pub kind: &'a str,
+    pub raw: &'a str,
+}
+
+impl EventRow {
+    pub fn borrowed(&self) -> EventRef<'_> {
+        EventRef {
+            seq: self.seq,
+            time: self.time,
+            direction: self.direction,
+            kind: &self.kind,
+            raw: &self.raw,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Default)]
 pub struct EventPage {
     pub session: String,
@@ -47,6 +69,21 @@ pub struct EventPage {
     pub kinds: Vec<String>,
 }
 
+/// A prompt and what became of it, as numbers of events of its session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TurnRow {
+    /// The public session id.
+    pub session: Arc<str>,
+    /// The prompt's own event.
+    pub prompt: i64,
+    /// The first event that can be of its turn; absent while it waits for one.
+    pub first: Option<i64>,
+    /// The event that ended it; absent until then.
+    pub last: Option<i64>,
+    /// The client's own name for the request, at most one prompt's in a session.
+    pub key: Option<Box<str>>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionRow {
     pub id: String,
@@ -59,10 +96,12 @@ pub struct SessionRow {
     /// Milliseconds since 1970.
     pub created: i64,
     pub updated: i64,
-    /// `open`, `closed`.
+    /// `open`, `closed`; `importing` ones are in no list.
     pub state: String,
     /// How it was created, as JSON: directories, MCP servers, environment names, instructions.
     pub options: String,
+    /// What it used, as JSON that the caller adds up; `{}` while it told of nothing.
+    pub usage: String,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -70,6 +109,20 @@ pub struct SessionFilter {
     pub cwd: Option<PathBuf>,
     pub agent: Option<String>,
     pub vm: Option<String>,
+    /// The agent's own id; not in the index.
+    pub agent_session: Option<String>,
+    /// Part of the title, without regard to ASCII case.
+    pub title: Option<String>,
+    /// As stored: `open` or `closed`.
+    pub state: Option<String>,
+    /// Activity at or after this, milliseconds since 1970.
+    pub since: Option<i64>,
+    /// Activity before this.
+    pub until: Option<i64>,
+    /// Only those of these ids.
+    pub among: Option<Vec<String>>,
+    /// None of these ids.
+    pub except: Vec<String>,
     /// Continue below this (`updated`, `id`), as given by the last row of the page before.
     pub below: Option<(i64, String)>,
     pub limit: usize,

@@ -11,7 +11,7 @@ pub(super) const APPLICATION_ID: i32 = i32::from_be_bytes(*b"acpb");
 /// The newest schema this program knows.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 
-const MIGRATIONS: &[&str] = &[FIRST, SEARCH];
+const MIGRATIONS: &[&str] = &[FIRST, SEARCH, TURNS, KEEPING];
 
 /// `sessions.key` is AUTOINCREMENT so that a key is never given to a second
 /// session: another process may still hold the key of a deleted one in its
@@ -107,11 +107,41 @@ ALTER TABLE sessions ADD COLUMN indexed_seen INTEGER NOT NULL DEFAULT 0;
 INSERT INTO unindexed SELECT key FROM sessions;
 ";
 
+/// `turns` says of each prompt which event began it and which ended it, so that
+/// what a killed process left open is found without reading a transcript.
+/// `key` is the client's own name for the request.
+const TURNS: &str = "
+CREATE TABLE turns(
+    session INTEGER NOT NULL,
+    prompt INTEGER NOT NULL,
+    first INTEGER,
+    last INTEGER,
+    key TEXT,
+    PRIMARY KEY(session, prompt)
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX turns_by_key ON turns(session, key) WHERE key IS NOT NULL;
+CREATE INDEX turns_open ON turns(session, prompt) WHERE last IS NULL;
+";
+
+/// What sessions used, and an index that holds all that lists of sessions are
+/// filtered by, so that rows that do not match are not looked up.
+const KEEPING: &str = "
+ALTER TABLE sessions ADD COLUMN usage TEXT NOT NULL DEFAULT '{}';
+DROP INDEX sessions_by_activity;
+CREATE INDEX sessions_by_activity ON sessions(updated, id, agent, vm, state, cwd);
+";
+
 /// What a file says it is. All zero when it is new.
 pub(super) struct Stamp {
     pub(super) version: i64,
     pub(super) application: i32,
     pub(super) tables: i64,
+}
+
+impl Stamp {
+    pub(super) fn is_new(&self) -> bool {
+        self.version == 0 && self.application == 0 && self.tables == 0
+    }
 }
 
 /// Read in one statement, since another process may be migrating meanwhile.
@@ -145,7 +175,7 @@ pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
 pub(super) fn probe(connection: &Connection) -> rusqlite::Result<()> {
     connection.query_row(
         "SELECT (SELECT max(key) FROM sessions), (SELECT max(session) FROM events),
-            (SELECT max(session) FROM logs), (SELECT max(session) FROM doomed),
+            (SELECT max(session) FROM logs), (SELECT max(session) FROM doomed), (SELECT max(session) FROM turns),
             (SELECT max(key) FROM settings), (SELECT max(name) FROM vms),
             (SELECT max(updated) FROM sessions INDEXED BY sessions_by_activity),
             (SELECT max(id) FROM documents), (SELECT max(session) FROM unindexed),
@@ -153,4 +183,29 @@ pub(super) fn probe(connection: &Connection) -> rusqlite::Result<()> {
         [],
         |_| Ok(()),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_of_the_first_schema_is_kept() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(FIRST).unwrap();
+        connection
+            .execute_batch(
+                "INSERT INTO sessions(id, agent, vm, cwd, created, updated, state, options)
+                 VALUES ('s', 'a', 'v', '/w', 1, 2, 'open', '{}'); PRAGMA user_version = 1;",
+            )
+            .unwrap();
+        migrate(&mut connection).unwrap();
+        let stored: (String, i64) = connection
+            .query_row("SELECT usage, updated FROM sessions", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
+            .unwrap();
+        assert_eq!(stored, ("{}".to_owned(), 2));
+        assert_eq!(stamp(&connection).unwrap().version, VERSION);
+    }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tokio::sync::mpsc;
@@ -17,7 +17,8 @@ use super::delete::{Purge, Purges};
 use super::error::{Fault, StoreError};
 use super::events;
 use super::open;
-use super::rows::{Deleted, EventRow};
+use super::rows::{Deleted, EventRow, TurnRow};
+use super::turns;
 
 /// Jobs that wait for the writer, and at most go into one transaction.
 pub(super) const QUEUE_JOBS: usize = 1024;
@@ -35,11 +36,15 @@ const PAGE_BYTES: usize = 4096;
 /// What a commit writes besides its rows: the inner and half-filled pages.
 const PAGES_PER_COMMIT: usize = 2;
 
+/// How long the end of a process may wait for free pages to be given back.
+const LAST_SHRINKING: Duration = Duration::from_millis(500);
+
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
 pub(super) enum Job {
     Append {
         events: Vec<EventRow>,
+        turns: Vec<TurnRow>,
         durable: bool,
         reply: Reply<()>,
     },
@@ -132,7 +137,7 @@ impl Shared {
     /// Commits a few rows on this thread. False, with nothing done, where they
     /// must queue: others wait, another process writes, or it failed (the
     /// writer will find out why).
-    pub(super) fn append_at_once(&self, events: &[EventRow]) -> bool {
+    pub(super) fn append_at_once(&self, events: &[EventRow], turns: &[TurnRow]) -> bool {
         let is_idle = || self.waiting.load(Ordering::SeqCst) == 0;
         if events.len() > AT_ONCE_EVENTS || events::bytes(events) > AT_ONCE_BYTES || !is_idle() {
             return false;
@@ -142,7 +147,7 @@ impl Shared {
         };
         match core.as_mut() {
             Some(core) if core.wal_pages < CHECKPOINT_PAGES && is_idle() => {
-                core.append(events).is_ok()
+                core.append(events, turns).is_ok()
             }
             _ => false,
         }
@@ -154,9 +159,9 @@ impl Shared {
 }
 
 impl Core {
-    fn append(&mut self, events: &[EventRow]) -> Result<(), Fault> {
+    fn append(&mut self, events: &[EventRow], turns: &[TurnRow]) -> Result<(), Fault> {
         self.database.connection.busy_timeout(Duration::ZERO)?;
-        let done = self.try_append(events);
+        let done = self.try_append(events, turns);
         if done.is_err() {
             self.database.roll_back();
         }
@@ -164,9 +169,10 @@ impl Core {
         done
     }
 
-    fn try_append(&mut self, events: &[EventRow]) -> Result<(), Fault> {
+    fn try_append(&mut self, events: &[EventRow], turns: &[TurnRow]) -> Result<(), Fault> {
         self.database.begin(Synchronous::Normal)?;
         events::insert(&mut self.database, events)?;
+        turns::upsert(&mut self.database, turns)?;
         self.database.commit()?;
         self.unsynced = true;
         self.wal_pages += PAGES_PER_COMMIT;
@@ -358,7 +364,12 @@ impl Writer {
         }
         self.commit(&mut core);
         let mut synced = core.sync(&self.shared.path);
-        while self.purges.step(&mut core.database, &self.shared.path) {}
+        let patience = Instant::now() + LAST_SHRINKING;
+        while self.purges.step(&mut core.database, &self.shared.path) {
+            if Instant::now() > patience {
+                self.purges.stop_shrinking();
+            }
+        }
         let closed = core.database.connection.close();
         if let Err((_, error)) = closed {
             tracing::warn!(%error, "the database did not close cleanly");
@@ -421,7 +432,10 @@ pub(super) fn truncate_wal(database: &mut Database) -> rusqlite::Result<bool> {
 
 fn run(job: &mut Job, database: &mut Database) -> Result<(), Fault> {
     match job {
-        Job::Append { events, .. } => events::insert(database, events),
+        Job::Append { events, turns, .. } => {
+            events::insert(database, events)?;
+            turns::upsert(database, turns)
+        }
         Job::Call(call) => call.run(database),
         Job::Delete { session, purge, .. } => {
             *purge = Purge::doom(database, session)?;

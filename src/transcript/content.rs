@@ -3,11 +3,17 @@
 use serde_json::Value;
 
 use super::diff;
-use super::item::{Answer, Block, Permission, PlanEntry, Status, Tool, ToolContent};
+use super::item::{Answer, Block, Image, Permission, PlanEntry, Status, Tool, ToolContent};
 use super::printable::printable_line;
 
 /// JSON shown in a note is cut to this many characters.
 const JSON_CHARACTERS: usize = 200;
+
+/// The kinds of pictures that every browser shows and that hold no script.
+const IMAGE_KINDS: [&str; 4] = ["image/png", "image/jpeg", "image/gif", "image/webp"];
+
+/// The largest picture that is kept, in characters of base64: 3 MiB.
+const IMAGE_CHARACTERS: usize = 4 * 1024 * 1024;
 
 /// A string member, or "".
 pub(super) fn text<'a>(value: &'a Value, member: &str) -> &'a str {
@@ -43,14 +49,18 @@ pub(super) fn block(value: &Value) -> Block {
     let mime = line(value, "mimeType");
     match text(value, "type") {
         "text" => Block::Text(text(value, "text").to_owned()),
-        kind @ ("image" | "audio") => Block::Placeholder(placeholder(
-            kind,
-            &[
-                &mime,
-                &base64_size(text(value, "data")),
-                &line(value, "uri"),
-            ],
-        )),
+        kind @ ("image" | "audio") => {
+            let data = text(value, "data");
+            let placeholder = placeholder(kind, &[&mime, &base64_size(data), &line(value, "uri")]);
+            match IMAGE_KINDS.iter().find(|known| **known == mime) {
+                Some(mime) if kind == "image" && is_picture(data) => Block::Image(Image {
+                    placeholder,
+                    mime,
+                    data: data.into(),
+                }),
+                _ => Block::Placeholder(placeholder),
+            }
+        }
         "resource_link" => {
             let size = value
                 .get("size")
@@ -246,6 +256,16 @@ fn thousands(number: u64) -> String {
         grouped.push(digit);
     }
     grouped
+}
+
+/// Whether a picture's data is plain base64 and not too much.
+fn is_picture(data: &str) -> bool {
+    let digits = data.trim_end_matches('=');
+    (1..=IMAGE_CHARACTERS).contains(&data.len())
+        && data.len() - digits.len() <= 2
+        && digits
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'))
 }
 
 fn base64_size(data: &str) -> String {

@@ -1,6 +1,22 @@
 //! What a transcript consists of for a reader. All text in here is printable.
 
+use std::sync::Arc;
+
 use super::diff::DiffLine;
+
+/// Where an item belongs: an event's number and its time, in milliseconds since 1970.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) seq: i64,
+    pub(super) time: i64,
+}
+
+/// An item with the event that brought it first.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Placed {
+    pub(super) place: Place,
+    pub(super) item: Item,
+}
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Item {
@@ -46,6 +62,17 @@ pub(super) enum Block {
     Text(String),
     /// One line for what cannot be shown, such as `[image image/png 12 KiB]`.
     Placeholder(String),
+    Image(Image),
+}
+
+/// A picture of a kind and size that a page may hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Image {
+    /// The line that stands for it where pictures cannot be shown.
+    pub(super) placeholder: String,
+    pub(super) mime: &'static str,
+    /// Base64, of that alphabet's characters only.
+    pub(super) data: Arc<str>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -56,6 +83,8 @@ pub(super) struct Tool {
     pub(super) kind: String,
     pub(super) status: Status,
     pub(super) content: Vec<ToolContent>,
+    /// The last event that changed it.
+    pub(super) changed: Place,
 }
 
 #[derive(Debug, Clone, PartialEq)]

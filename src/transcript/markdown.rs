@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 use crate::store::EventRow;
 
 use super::diff::{DiffLine, Sign};
-use super::item::{Block, Item, Permission, PlanEntry, Status, Tool, ToolContent, Voice};
+use super::item::{Block, Image, Item, Permission, PlanEntry, Status, Tool, ToolContent, Voice};
 use super::timeline::Timeline;
 
 /// Notes are cut to this many characters: agents list hundreds of commands.
@@ -125,7 +125,10 @@ impl MarkdownRenderer {
             .get_or_insert_with(|| (voice, message.map(str::to_owned), String::new()));
         match block {
             Block::Text(more) => text.push_str(more),
-            Block::Placeholder(more) => {
+            Block::Placeholder(more)
+            | Block::Image(Image {
+                placeholder: more, ..
+            }) => {
                 let break_before = if text.is_empty() || text.ends_with('\n') {
                     ""
                 } else {
@@ -175,9 +178,12 @@ impl MarkdownRenderer {
                 ToolContent::Block(Block::Text(text)) => {
                     self.paragraph(&fenced("text", text.trim_matches('\n')), out)?
                 }
-                ToolContent::Block(Block::Placeholder(text)) => {
-                    self.paragraph(&escape(text), out)?
-                }
+                ToolContent::Block(
+                    Block::Placeholder(text)
+                    | Block::Image(Image {
+                        placeholder: text, ..
+                    }),
+                ) => self.paragraph(&escape(text), out)?,
                 ToolContent::Diff {
                     path,
                     is_new,

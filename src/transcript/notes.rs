@@ -63,6 +63,11 @@ pub(super) fn of_call(method: &str, params: &Value) -> Option<Item> {
                 details,
             });
         }
+        "_acpbox/session/sleep" => match text(params, "reason") {
+            "asked" => "the session was put to sleep with its VM".to_owned(),
+            _ => "the session went to sleep: nothing went on".to_owned(),
+        },
+        "_acpbox/session/wake" => format!("the session woke ({})", line(params, "tier")),
         "_acpbox/permission/denied" => {
             let asked = line(params, "method");
             return Some(problem(

@@ -8,7 +8,7 @@ use unicode_width::UnicodeWidthChar;
 use crate::store::EventRow;
 
 use super::diff::{self, DiffLine, Sign};
-use super::item::{Block, Item, Permission, PlanEntry, Status, Tool, ToolContent, Voice};
+use super::item::{Block, Image, Item, Permission, PlanEntry, Status, Tool, ToolContent, Voice};
 use super::timeline::Timeline;
 
 #[derive(Debug, Clone)]
@@ -165,7 +165,10 @@ impl TerminalRenderer {
     ) -> fmt::Result {
         let (text, is_placeholder) = match block {
             Block::Text(text) => (text.as_str(), false),
-            Block::Placeholder(text) => (text.as_str(), true),
+            Block::Placeholder(text)
+            | Block::Image(Image {
+                placeholder: text, ..
+            }) => (text.as_str(), true),
         };
         let speaker = (voice, message.map(str::to_owned));
         // A paragraph does not begin with blank lines; many agents send some.
@@ -241,9 +244,12 @@ impl TerminalRenderer {
         for content in &tool.content {
             match content {
                 ToolContent::Block(Block::Text(text)) => self.tool_text(text, out)?,
-                ToolContent::Block(Block::Placeholder(text)) => {
-                    self.line(&[(DIM, &format!("  {text}"))], out)?
-                }
+                ToolContent::Block(
+                    Block::Placeholder(text)
+                    | Block::Image(Image {
+                        placeholder: text, ..
+                    }),
+                ) => self.line(&[(DIM, &format!("  {text}"))], out)?,
                 ToolContent::Diff {
                     path,
                     is_new,

@@ -8,11 +8,14 @@ use serde_json::Value;
 use crate::store::{Direction, EventRow};
 
 use super::content::{self, brief, line, list, text};
-use super::item::{Answer, Block, Item, Permission, Tool, Voice};
+use super::item::{Answer, Block, Item, Permission, Place, Placed, Tool, Voice};
 use super::{lenient, notes};
 
 /// Items held back at most, for one that never settles.
 const HELD_ITEMS: usize = 1000;
+
+/// The same, in bytes of messages that came while something was held.
+const HELD_BYTES: usize = 32 * 1024 * 1024;
 
 /// Tool calls remembered at most; agents reuse and invent ids.
 const TOOLS_KEPT: usize = 10_000;
@@ -23,10 +26,16 @@ pub(super) struct Timeline {
     live: bool,
     tools: HashMap<String, Tool>,
     /// In order; nothing leaves before what stands ahead has settled.
-    held: VecDeque<Slot>,
+    held: VecDeque<(Place, Slot)>,
+    /// Bytes of messages since nothing was held.
+    held_bytes: usize,
+    /// The event at hand.
+    now: Place,
     /// Requests without an answer, oldest first.
     permissions: VecDeque<(Value, Value)>,
     usage: Option<String>,
+    /// Whether it was said that something came too late for its turn.
+    late_said: bool,
 }
 
 enum Slot {
@@ -43,13 +52,36 @@ impl Timeline {
             live,
             tools: HashMap::new(),
             held: VecDeque::new(),
+            held_bytes: 0,
+            now: Place::default(),
             permissions: VecDeque::new(),
             usage: None,
+            late_said: false,
         }
     }
 
     /// Takes the next event and gives what can be shown now.
     pub(super) fn feed(&mut self, event: &EventRow) -> Vec<Item> {
+        items(self.feed_placed(event))
+    }
+
+    /// The same, with where each item belongs: numbers never go down.
+    pub(super) fn feed_placed(&mut self, event: &EventRow) -> Vec<Placed> {
+        self.now = Place {
+            seq: event.seq,
+            time: event.time,
+        };
+        self.held_bytes = match self.held.is_empty() {
+            true => 0,
+            false => self.held_bytes + event.raw.len(),
+        };
+        if crate::acp::methods::is_late(&event.kind) {
+            if !std::mem::replace(&mut self.late_said, true) {
+                let what = "the agent went on after its turn had ended; that is left out here";
+                self.push(Item::Note(what.to_owned()));
+            }
+            return self.settled(false);
+        }
         match lenient::read(&event.raw) {
             Some(message) => self.message(event, &message),
             None => {
@@ -60,11 +92,15 @@ impl Timeline {
                 )));
             }
         }
-        self.settled(false)
+        self.settled(self.held_bytes > HELD_BYTES)
     }
 
     /// Gives what is still held.
     pub(super) fn finish(&mut self) -> Vec<Item> {
+        items(self.finish_placed())
+    }
+
+    pub(super) fn finish_placed(&mut self) -> Vec<Placed> {
         self.end_turn();
         self.settled(true)
     }
@@ -76,6 +112,7 @@ impl Timeline {
             Some("session/prompt") => {
                 self.end_turn();
                 self.tools.clear();
+                self.late_said = false;
                 self.push(Item::Prompt(content::blocks(params.get("prompt"))));
             }
             Some("session/request_permission") => self.permission(message, params),
@@ -173,16 +210,22 @@ impl Timeline {
             ..Tool::default()
         });
         content::update_tool(tool, update);
+        tool.changed = self.now;
         let changed = before != Some(tool.status);
         if self.live {
             if changed {
-                let tool = tool.clone();
+                let tool = released(tool);
                 self.push(Item::Tool(tool));
             }
-        } else if before.is_none() || (changed && before.is_some_and(|status| status.is_final())) {
-            // Anew if it changes after it had ended: its first place is gone.
-            self.held.push_back(Slot::Tool(id));
+        } else if changed && !self.is_held(&id) {
+            // Anew if it changes after it was given: its first place is gone.
+            self.held.push_back((self.now, Slot::Tool(id)));
         }
+    }
+
+    fn is_held(&self, tool: &str) -> bool {
+        let mut held = self.held.iter();
+        held.any(|(_, slot)| matches!(slot, Slot::Tool(id) if id == tool))
     }
 
     fn permission(&mut self, message: &Value, params: &Value) {
@@ -196,7 +239,8 @@ impl Timeline {
         if self.live {
             self.push(Item::Permission(permission));
         } else {
-            self.held.push_back(Slot::Permission(id, permission));
+            self.held
+                .push_back((self.now, Slot::Permission(id, permission)));
         }
     }
 
@@ -225,7 +269,7 @@ impl Timeline {
                 ..permission
             }));
         }
-        for slot in &mut self.held {
+        for (_, slot) in &mut self.held {
             if let Slot::Permission(asked, permission) = slot
                 && *asked == id
                 && permission.answer.is_none()
@@ -245,9 +289,10 @@ impl Timeline {
     /// Nothing of this turn changes any more.
     fn end_turn(&mut self) {
         let held = std::mem::take(&mut self.held);
-        for slot in held {
+        for (place, slot) in held {
             let item = self.as_it_is(slot);
-            self.held.extend(item.map(Slot::Ready));
+            self.held
+                .extend(item.map(|item| (place, Slot::Ready(item))));
         }
         if let Some(usage) = self.usage.take() {
             self.push(Item::Usage(usage));
@@ -255,13 +300,13 @@ impl Timeline {
     }
 
     fn push(&mut self, item: Item) {
-        self.held.push_back(Slot::Ready(item));
+        self.held.push_back((self.now, Slot::Ready(item)));
     }
 
     /// Takes from the front what will not change any more, or everything.
-    fn settled(&mut self, all: bool) -> Vec<Item> {
+    fn settled(&mut self, all: bool) -> Vec<Placed> {
         let mut items = Vec::new();
-        while let Some(front) = self.held.front() {
+        while let Some((_, front)) = self.held.front() {
             let is_settled = match front {
                 Slot::Ready(_) => true,
                 Slot::Tool(id) => self.tools.get(id).is_none_or(|tool| tool.status.is_final()),
@@ -270,19 +315,41 @@ impl Timeline {
             if !is_settled && !all && self.held.len() <= HELD_ITEMS {
                 break;
             }
-            let slot = self.held.pop_front();
-            items.extend(slot.and_then(|slot| self.as_it_is(slot)));
+            let Some((place, slot)) = self.held.pop_front() else {
+                break;
+            };
+            items.extend(self.as_it_is(slot).map(|item| Placed { place, item }));
         }
         items
     }
 
-    fn as_it_is(&self, slot: Slot) -> Option<Item> {
+    fn as_it_is(&mut self, slot: Slot) -> Option<Item> {
         match slot {
             Slot::Ready(item) => Some(item),
-            Slot::Tool(id) => self.tools.get(&id).cloned().map(Item::Tool),
+            Slot::Tool(id) => self.tools.get_mut(&id).map(released).map(Item::Tool),
             Slot::Permission(_, permission) => Some(Item::Permission(permission)),
         }
     }
+}
+
+/// A tool call as it is now. One that has ended leaves its content: a long turn
+/// has thousands of them.
+fn released(tool: &mut Tool) -> Tool {
+    let content = match tool.status.is_final() {
+        true => std::mem::take(&mut tool.content),
+        false => tool.content.clone(),
+    };
+    Tool {
+        content,
+        id: tool.id.clone(),
+        title: tool.title.clone(),
+        kind: tool.kind.clone(),
+        ..*tool
+    }
+}
+
+fn items(placed: Vec<Placed>) -> Vec<Item> {
+    placed.into_iter().map(|placed| placed.item).collect()
 }
 
 /// A plan by its id: entries, a file or Markdown.

@@ -1,9 +1,11 @@
 //! A VM's disk: what persists of it in its state folder.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
 
 /// Removes a stopped VM's folder, if it is there; tools leave read-only ones in it (Go's module cache), whose
 /// files cannot be removed as they are.
@@ -18,6 +20,27 @@ pub fn remove(folder: &Path) -> io::Result<()> {
     match removed {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,
+    }
+}
+
+/// The file in a VM's folder on which every process with a guest of it holds a lock.
+pub fn lock_file(folder: &Path) -> PathBuf {
+    folder.join("lock")
+}
+
+/// [`remove`], unless a guest uses the folder; `false` then. Nobody boots the VM meanwhile.
+pub fn remove_unused(folder: &Path) -> io::Result<bool> {
+    let lock = match File::options().write(true).open(lock_file(folder)) {
+        Ok(lock) => lock,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return remove(folder).map(|()| true);
+        }
+        Err(error) => return Err(error),
+    };
+    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => remove(folder).map(|()| true),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -47,5 +70,19 @@ mod tests {
         remove(&disk).unwrap();
         assert!(!disk.exists());
         remove(&disk).unwrap();
+    }
+
+    #[test]
+    fn a_folder_in_use_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = folder.path().join("disk");
+        fs::create_dir_all(&disk).unwrap();
+        let guest = File::create(lock_file(&disk)).unwrap();
+        rustix::fs::flock(&guest, FlockOperation::LockShared).unwrap();
+        assert!(!remove_unused(&disk).unwrap());
+        assert!(disk.exists());
+        drop(guest);
+        assert!(remove_unused(&disk).unwrap());
+        assert!(!disk.exists());
     }
 }

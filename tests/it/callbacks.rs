@@ -10,6 +10,7 @@ use crate::support::client::{Client, value};
 use crate::support::setup::{Setup, wait_until};
 use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
 
+mod embedded;
 mod terminals;
 
 /// Steps of a turn in which the agent sends these requests, each after the

@@ -11,8 +11,12 @@ use crate::support::bare::Bare;
 use crate::support::raw::{Raw, expect_stored, seq, stored};
 use crate::support::site::Site;
 
+mod clock;
+mod damage;
 mod ending;
 pub(crate) mod full;
+mod power;
+mod sync;
 mod two;
 
 const ROUNDS: u64 = 20;
@@ -22,14 +26,7 @@ const AT_MOST: Duration = Duration::from_secs(2);
 
 #[test]
 fn every_event_that_a_client_received_survives_kill_9() {
-    // `ACPBOX_TEST_SEED` repeats a run, as far as time can be repeated.
-    let seed = std::env::var("ACPBOX_TEST_SEED").ok();
-    let seed = seed.and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        now.unwrap().subsec_nanos().into()
-    });
-    println!("ACPBOX_TEST_SEED={seed}");
-    let mut random = Random(seed);
+    let mut random = Random(seed());
     let site = Site::new();
     let workspace = site.repository("project");
     let mut total = 0;
@@ -96,7 +93,19 @@ fn read_back(acpbox: &mut Bare, session: &str, last: i64) -> BTreeMap<i64, Box<R
     all
 }
 
-/// Xorshift: enough to choose moments.
+/// Another one each time. `ACPBOX_TEST_SEED` repeats a run, as far as time can
+/// be repeated.
+fn seed() -> u64 {
+    let seed = std::env::var("ACPBOX_TEST_SEED").ok();
+    let seed = seed.and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        now.unwrap().subsec_nanos().into()
+    });
+    println!("ACPBOX_TEST_SEED={seed}");
+    seed
+}
+
+/// Xorshift: enough to choose moments and places.
 struct Random(u64);
 
 impl Random {

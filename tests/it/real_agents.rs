@@ -2,6 +2,8 @@
 //! the fake model: whole turns, what reaches them, and what is kept.
 //! `tests/peers/install` installs them.
 
+mod endings;
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 

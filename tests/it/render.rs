@@ -159,41 +159,6 @@ fn nothing_that_controls_a_terminal_comes_through() {
 
 #[test]
 fn no_message_makes_it_fail() {
-    // Every event with every member of it missing or of another type in turn.
-    fn variants(value: &Value) -> Vec<Value> {
-        let mut all = vec![
-            json!(null),
-            json!(7),
-            json!("text"),
-            json!([[]]),
-            json!({"type": "x"}),
-        ];
-        match value {
-            Value::Object(members) => {
-                for key in members.keys() {
-                    for variant in variants(&members[key]) {
-                        let mut changed = members.clone();
-                        changed[key] = variant;
-                        all.push(Value::Object(changed));
-                    }
-                    let mut less = members.clone();
-                    less.remove(key);
-                    all.push(Value::Object(less));
-                }
-            }
-            Value::Array(values) => {
-                for (index, value) in values.iter().enumerate() {
-                    for variant in variants(value) {
-                        let mut changed = values.clone();
-                        changed[index] = variant;
-                        all.push(Value::Array(changed));
-                    }
-                }
-            }
-            _ => {}
-        }
-        all
-    }
     let mut terminal = TerminalRenderer::new(TerminalOptions {
         width: 3,
         ..TerminalOptions::default()
@@ -246,6 +211,40 @@ fn what_is_held_back_for_a_tool_call_is_bounded() {
 }
 
 #[test]
+fn a_tool_call_that_was_not_waited_for_is_shown_again_when_it_ends() {
+    let update = |status: &str| {
+        let content = json!([{"type": "content", "content": {"type": "text", "text": status}}]);
+        agent(
+            "tool_call_update",
+            json!({"method": "session/update", "params": {"update":
+            {"sessionUpdate": "tool_call_update", "toolCallId": "t", "status": status, "content": content}}}),
+        )
+    };
+    // Once there are too many bytes behind it, once the turn is over before it.
+    let end = agent(
+        "session/prompt:result",
+        json!({"result": {"stopReason": "cancelled"}}),
+    );
+    for (behind, shown) in [
+        (vec![message(&"x".repeat(9 << 20)); 4], 36 << 20),
+        (vec![end], 0),
+    ] {
+        let mut events = vec![update("in_progress")];
+        events.extend(behind);
+        events.extend([update("failed"), update("failed")]);
+        let mut renderer = TerminalRenderer::new(TerminalOptions::default());
+        let mut text = String::new();
+        for event in &events {
+            renderer.feed(event, &mut text).unwrap();
+        }
+        renderer.finish(&mut text).unwrap();
+        assert_eq!(text.matches('x').count(), shown);
+        assert_eq!(text.matches("◐ tool t\n  in_progress").count(), 1);
+        assert_eq!(text.matches("✗ tool t\n  failed").count(), 1);
+    }
+}
+
+#[test]
 fn what_is_not_wanted_is_left_out() {
     let options = TerminalOptions {
         prompts: false,
@@ -274,7 +273,43 @@ fn what_is_not_wanted_is_left_out() {
     }
 }
 
-fn every_kind() -> Vec<EventRow> {
+/// A message with every member of it missing or of another type in turn.
+pub fn variants(value: &Value) -> Vec<Value> {
+    let mut all = vec![
+        json!(null),
+        json!(7),
+        json!("text"),
+        json!([[]]),
+        json!({"type": "x"}),
+    ];
+    match value {
+        Value::Object(members) => {
+            for key in members.keys() {
+                for variant in variants(&members[key]) {
+                    let mut changed = members.clone();
+                    changed[key] = variant;
+                    all.push(Value::Object(changed));
+                }
+                let mut less = members.clone();
+                less.remove(key);
+                all.push(Value::Object(less));
+            }
+        }
+        Value::Array(values) => {
+            for (index, value) in values.iter().enumerate() {
+                for variant in variants(value) {
+                    let mut changed = values.clone();
+                    changed[index] = variant;
+                    all.push(Value::Array(changed));
+                }
+            }
+        }
+        _ => {}
+    }
+    all
+}
+
+pub fn every_kind() -> Vec<EventRow> {
     let lines = include_str!("../fixtures/every-kind.jsonl").lines();
     let rows = lines.zip(1..).map(|(line, seq)| {
         let line: Value = serde_json::from_str(line).unwrap();
@@ -312,7 +347,7 @@ fn message(text: &str) -> EventRow {
     )
 }
 
-fn row() -> EventRow {
+pub fn row() -> EventRow {
     EventRow {
         session: "s".into(),
         seq: 1,

@@ -8,6 +8,7 @@ use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
 
 mod list;
 mod mounts;
+mod replay;
 mod restore;
 
 /// Two turns with a user's and an agent's words each.
@@ -139,7 +140,10 @@ fn a_session_that_is_live_elsewhere_is_refused_and_can_still_be_read() {
         let error = second.call(method, params.clone()).unwrap_err();
         assert_eq!(
             error["message"],
-            format!("the session `{session}` is live in another acpbox process"),
+            format!(
+                "the session `{session}` is live in another acpbox process ({})",
+                first.child.id()
+            ),
             "{method}"
         );
         assert_eq!(

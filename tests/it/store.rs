@@ -304,6 +304,7 @@ fn session(id: &str) -> SessionRow {
         updated: 1,
         state: "open".into(),
         options: "{}".into(),
+        usage: "{}".into(),
     }
 }
 

@@ -59,11 +59,15 @@ const LINES: usize = 500;
 const LONG: [(&str, usize); 0] = [];
 
 /// Who reads the environment, and why.
-const READ_THE_ENVIRONMENT: [(&str, &str); 3] = [
+const READ_THE_ENVIRONMENT: [(&str, &str); 4] = [
     ("src/config/environment.rs", "the one snapshot"),
     (
         "src/agent/example/",
         "an agent is a program of its own: it runs in the guest, with the guest's environment",
+    ),
+    (
+        "src/cli/serve.rs",
+        "LISTEN_FDS: sd_listen_fds(3) is about descriptors of this very process",
     ),
     (
         "src/cli/mod.rs",

@@ -9,8 +9,12 @@ use crate::support::scripted::script;
 use crate::support::setup::Setup;
 use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
 
+mod crashes;
 mod ends;
+mod repeats;
 pub(crate) mod starts;
+mod stuck;
+mod waiting;
 
 /// A dead agent ends its turn within this.
 pub(crate) const SOON: Duration = Duration::from_secs(2);
@@ -179,7 +183,7 @@ fn a_turn_whose_agent_ignores_the_cancel_ends_after_the_grace_period() {
     assert!(
         events
             .iter()
-            .any(|(kind, raw)| kind == "session/prompt:result" && raw.contains("\"late\":true"))
+            .any(|(kind, raw)| kind == "session/prompt:late" && raw.contains("\"late\":true"))
     );
     let (_, end) = events
         .iter()

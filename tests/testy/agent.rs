@@ -135,6 +135,14 @@ impl Agent {
             self.flush()?;
             leave_behind(path)?;
         }
+        if let Some(path) = step.exit_when.clone() {
+            thread::spawn(move || {
+                while !std::path::Path::new(&path).exists() {
+                    thread::sleep(Duration::from_millis(5));
+                }
+                std::process::exit(0);
+            });
+        }
         if step.ignore_sigterm {
             self.ignore_sigterm()?;
         }

@@ -38,6 +38,9 @@ pub(crate) struct Step {
     pub(crate) environment: Option<String>,
     /// Ends with this code at once.
     pub(crate) exit: Option<u8>,
+    /// From now on ends with code 0 as soon as this file is there, whatever it
+    /// does then.
+    pub(crate) exit_when: Option<String>,
     #[serde(default)]
     pub(crate) close_stdout: bool,
     /// From now on SIGTERM does nothing.

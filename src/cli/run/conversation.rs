@@ -35,7 +35,7 @@ const TICK: Duration = Duration::from_millis(200);
 /// What the prompt goes to.
 pub(super) enum Subject {
     New(PathBuf),
-    Stored(SessionRow),
+    Stored(Box<SessionRow>),
 }
 
 pub(super) struct Conversation<'a> {

@@ -48,7 +48,7 @@ pub(super) fn run(global: &Global, arguments: &RunArguments) -> anyhow::Result<C
         let mut signals = Signals::new()?;
         let outcome = async {
             let subject = match &arguments.session {
-                Some(id) => Subject::Stored(stored(&host, id, arguments).await?),
+                Some(id) => Subject::Stored(Box::new(stored(&host, id, arguments).await?)),
                 None => Subject::New(cwd),
             };
             let show = Show::new(arguments.format, global.verbose > 0);

@@ -1,11 +1,13 @@
 //! `acpbox sessions delete`.
 
 use super::Desk;
+use crate::acp::extension::DeleteMeta;
 use crate::cli::args::SessionsDeleteArguments;
 use crate::cli::confirm::confirm;
 use crate::cli::exit::{self, Code};
 use crate::cli::find;
 use crate::cli::output;
+use crate::session::removal;
 use crate::store::SessionRow;
 use crate::transcript::printable_line;
 
@@ -40,12 +42,21 @@ pub(super) async fn run(desk: &Desk, arguments: &SessionsDeleteArguments) -> any
     }
     for row in rows {
         let _lease = desk.registry.lease(&row.id)?;
-        if let Some(deleted) = desk.store.delete_session(&row.id).await? {
-            output::say(&format!(
-                "deleted session {} ({} events, {} log lines)",
-                row.id, deleted.events, deleted.log_lines
-            ));
+        if let Some(deleted) = removal::remove(&desk.store, &row, false).await? {
+            tell(&row.id, &deleted);
         }
     }
     Ok(exit::DONE)
+}
+
+/// Says what went, and what is left.
+pub(super) fn tell(id: &str, deleted: &DeleteMeta) {
+    let removed = &deleted.removed;
+    output::say(&format!(
+        "deleted session {id} ({} events, {} log lines, {} of the agent's files)",
+        removed.events, removed.log_lines, removed.agent_files
+    ));
+    for kept in &deleted.kept {
+        output::say(&printable_line(&format!("  left: {kept}")));
+    }
 }

@@ -18,7 +18,7 @@ use crate::cli::table::local_time;
 use crate::server::extension;
 use crate::store::SessionRow;
 use crate::transcript::Follower;
-use crate::transcript::{MarkdownRenderer, printable_line};
+use crate::transcript::{HtmlRenderer, MarkdownRenderer, Page, printable_line};
 
 pub(super) async fn run(desk: &Desk, arguments: &SessionsExportArguments) -> anyhow::Result<Code> {
     let row = find::session(&desk.store, &arguments.id).await?;
@@ -29,6 +29,7 @@ pub(super) async fn run(desk: &Desk, arguments: &SessionsExportArguments) -> any
     match arguments.format {
         ExportFormat::Jsonl => jsonl(desk, &row, &mut target).await?,
         ExportFormat::Markdown => markdown(desk, &row, &mut target).await?,
+        ExportFormat::Html => html(desk, &row, &mut target).await?,
     }
     target.finish()?;
     if let Some(holder) = desk.holder(&row.id) {
@@ -102,12 +103,52 @@ async fn jsonl(desk: &Desk, row: &SessionRow, target: &mut Target) -> anyhow::Re
     }
 }
 
+fn title(row: &SessionRow) -> String {
+    match row.title.as_deref().map(printable_line) {
+        Some(title) if !title.is_empty() => title,
+        _ => "Session".to_owned(),
+    }
+}
+
+/// One page that needs nothing else, written as it is read.
+async fn html(desk: &Desk, row: &SessionRow, target: &mut Target) -> anyhow::Result<()> {
+    let zone = jiff::tz::TimeZone::system();
+    let fact = |value: &str| printable_line(value);
+    let page = Page {
+        title: &title(row),
+        facts: &[
+            ("Agent", fact(&row.agent)),
+            ("VM", fact(&row.vm)),
+            ("Folder", fact(&row.cwd.to_string_lossy())),
+            ("Session", fact(&row.id)),
+        ],
+        times: &[("Begun", row.created), ("Last activity", row.updated)],
+        zone: &zone,
+    };
+    target.text(&page.head())?;
+    let mut renderer = HtmlRenderer::new(zone.clone());
+    let mut follower = Follower::new(&row.id, 0);
+    loop {
+        let events = follower.next(&desk.store).await?;
+        if events.is_empty() {
+            break;
+        }
+        for event in &events {
+            for fragment in renderer.feed(event) {
+                target.text(&fragment.html)?;
+            }
+        }
+    }
+    for fragment in renderer.finish() {
+        target.text(&fragment.html)?;
+    }
+    target.text(&page.foot())
+}
+
 async fn markdown(desk: &Desk, row: &SessionRow, target: &mut Target) -> anyhow::Result<()> {
-    let title = row.title.as_deref().map(printable_line);
-    let title = title.filter(|title| !title.is_empty());
     target.text(&format!(
         "# {}\n\n- Session: `{}`\n- Agent: `{}` in VM `{}`\n- Folder: `{}`\n- Begun: {}\n\n",
-        title.as_deref().unwrap_or("Session"),
+        title(row),
         row.id,
         row.agent,
         row.vm,

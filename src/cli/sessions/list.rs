@@ -1,10 +1,15 @@
 //! `acpbox sessions list`.
 
-use super::Desk;
-use crate::cli::args::SessionsListArguments;
-use crate::cli::exit::{self, Code};
+use super::{Desk, SessionInfo};
+use crate::acp::extension::SessionState;
+use crate::cli::args::{SessionsListArguments, StateName};
+use crate::cli::exit::{self, Code, Usage};
 use crate::cli::output::{self, Output};
 use crate::cli::table;
+use crate::config::parse_moment;
+use crate::server::sessions::in_state;
+use crate::session::leases;
+use crate::session::state::now;
 use crate::store::SessionFilter;
 
 pub(super) async fn run(desk: &Desk, arguments: &SessionsListArguments) -> anyhow::Result<Code> {
@@ -13,18 +18,30 @@ pub(super) async fn run(desk: &Desk, arguments: &SessionsListArguments) -> anyho
         Some(folder) => Some(std::path::absolute(folder)?),
         None => None,
     };
+    let live = leases::held(desk.registry.leases());
     let filter = SessionFilter {
         cwd,
         agent: arguments.agent.clone(),
+        vm: arguments.vm.clone(),
+        title: arguments.title.clone(),
+        since: moment("--since", arguments.since.as_deref())?,
+        until: moment("--until", arguments.until.as_deref())?,
         limit: limit.saturating_add(1),
         ..SessionFilter::default()
     };
+    let state = arguments.state.map(|state| match state {
+        StateName::Live => SessionState::Live,
+        StateName::Open => SessionState::Open,
+        StateName::Closed => SessionState::Closed,
+    });
+    let filter = in_state(filter, state, &live);
     let mut rows = desk.store.sessions(filter).await?;
     let has_more = rows.len() > limit;
     rows.truncate(limit);
+    let info = |row| SessionInfo::new(row, live.get(&row.id).copied());
     let mut output = Output::new();
     if arguments.json {
-        let all: Vec<_> = rows.iter().map(|row| desk.info(row)).collect();
+        let all: Vec<_> = rows.iter().map(info).collect();
         output.json(&all)?;
         output.flush()?;
         return Ok(exit::DONE);
@@ -34,7 +51,7 @@ pub(super) async fn run(desk: &Desk, arguments: &SessionsListArguments) -> anyho
         return Ok(exit::DONE);
     }
     let cells = rows.iter().map(|row| {
-        let info = desk.info(row);
+        let info = info(row);
         vec![
             row.id.clone(),
             table::age(row.updated),
@@ -51,4 +68,14 @@ pub(super) async fn run(desk: &Desk, arguments: &SessionsListArguments) -> anyho
         output::say(&format!("there are more than {limit}; see --limit"));
     }
     Ok(exit::DONE)
+}
+
+fn moment(flag: &str, text: Option<&str>) -> Result<Option<i64>, Usage> {
+    let Some(text) = text else { return Ok(None) };
+    let moment = parse_moment(text, now());
+    moment.map(Some).ok_or_else(|| {
+        Usage(format!(
+            "{flag} is `{text}`; write a duration before now such as 7d, a date such as 2026-11-01, or a time such as 2026-11-01T10:00:00Z"
+        ))
+    })
 }

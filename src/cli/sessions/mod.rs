@@ -4,8 +4,11 @@
 mod list;
 mod search;
 mod show;
+mod replay;
 mod export;
+mod import;
 mod delete;
+mod prune;
 
 use std::path::Path;
 
@@ -15,8 +18,10 @@ use super::args::{Global, SessionsCommand};
 use super::context::{self, Context};
 use super::exit::Code;
 use super::locks;
+use crate::acp::extension::SessionUsage;
+use crate::config::Limits;
 use crate::server::sessions::timestamp;
-use crate::session::Registry;
+use crate::session::{Registry, usage};
 use crate::store::{SessionRow, Store};
 
 pub(super) fn run(global: &Global, command: &SessionsCommand) -> anyhow::Result<Code> {
@@ -26,13 +31,19 @@ pub(super) fn run(global: &Global, command: &SessionsCommand) -> anyhow::Result<
         let desk = Desk {
             registry: Registry::new(&context.config.paths.state_dir),
             store: store.clone(),
+            limits: context.config.limits.clone(),
         };
         let code = match command {
             SessionsCommand::List(arguments) => list::run(&desk, arguments).await?,
             SessionsCommand::Search(arguments) => search::run(&desk, arguments).await?,
             SessionsCommand::Show(arguments) => show::run(&desk, arguments).await?,
+            SessionsCommand::Replay(arguments) => replay::run(&desk, arguments).await?,
             SessionsCommand::Export(arguments) => export::run(&desk, arguments).await?,
+            SessionsCommand::Import(arguments) => import::run(&desk, arguments).await?,
             SessionsCommand::Delete(arguments) => delete::run(&desk, arguments).await?,
+            SessionsCommand::Prune(arguments) => {
+                prune::run(&desk, &context.config.retention, arguments).await?
+            }
         };
         store.close().await?;
         Ok(code)
@@ -43,6 +54,7 @@ pub(super) fn run(global: &Global, command: &SessionsCommand) -> anyhow::Result<
 struct Desk {
     store: Store,
     registry: Registry,
+    limits: Limits,
 }
 
 impl Desk {
@@ -53,7 +65,12 @@ impl Desk {
     }
 
     fn info<'a>(&self, row: &'a SessionRow) -> SessionInfo<'a> {
-        let holder = self.holder(&row.id);
+        SessionInfo::new(row, self.holder(&row.id))
+    }
+}
+
+impl<'a> SessionInfo<'a> {
+    fn new(row: &'a SessionRow, holder: Option<u32>) -> SessionInfo<'a> {
         SessionInfo {
             session_id: &row.id,
             agent: &row.agent,
@@ -64,6 +81,7 @@ impl Desk {
             updated_at: timestamp(row.updated),
             state: if holder.is_some() { "live" } else { &row.state },
             holder,
+            usage: usage::shown(&row.usage),
         }
     }
 }
@@ -85,4 +103,6 @@ struct SessionInfo<'a> {
     /// The process in which it is live.
     #[serde(skip_serializing_if = "Option::is_none")]
     holder: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<SessionUsage>,
 }

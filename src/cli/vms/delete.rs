@@ -1,17 +1,13 @@
 //! `acpbox vms delete`: a stopped VM's disk and its entry.
 
-use std::fs::File;
-
-use anyhow::Context as _;
-use rustix::fs::FlockOperation;
-
-use super::{find, holders, lock_file};
+use super::{find, holders};
 use crate::cli::args::VmsDeleteArguments;
 use crate::cli::confirm::confirm;
 use crate::cli::exit::{self, Code};
 use crate::cli::output;
 use crate::store::{Store, VmRow};
 use crate::vm::disk;
+use anyhow::Context as _;
 
 pub(super) async fn run(store: &Store, arguments: &VmsDeleteArguments) -> anyhow::Result<Code> {
     let row = find(store, &arguments.name).await?;
@@ -25,10 +21,12 @@ pub(super) async fn run(store: &Store, arguments: &VmsDeleteArguments) -> anyhow
         output::say("nothing was deleted");
         return Ok(exit::CANCELLED);
     }
-    // Nobody boots it while its disk goes.
-    let _lock = lock(&row)?;
-    disk::remove(&row.state_dir)
+    let is_removed = disk::remove_unused(&row.state_dir)
         .with_context(|| format!("cannot delete {}", row.state_dir.display()))?;
+    if !is_removed {
+        refuse_running(&row)?;
+        anyhow::bail!("VM `{}` is in use; stop it first", row.name);
+    }
     store.delete_vm(&row.name).await?;
     output::say(&format!("deleted VM `{}`", row.name));
     Ok(exit::DONE)
@@ -43,18 +41,4 @@ fn refuse_running(row: &VmRow) -> anyhow::Result<()> {
         );
     }
     Ok(())
-}
-
-/// `None` where there is nothing to lock.
-fn lock(row: &VmRow) -> anyhow::Result<Option<File>> {
-    let Ok(file) = File::options().write(true).open(lock_file(row)) else {
-        return Ok(None);
-    };
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(file)),
-        Err(_) => {
-            refuse_running(row)?;
-            anyhow::bail!("VM `{}` is in use; stop it first", row.name)
-        }
-    }
 }

@@ -3,6 +3,7 @@
 
 mod list;
 mod stop;
+mod busy;
 mod delete;
 mod shell;
 mod console;
@@ -15,6 +16,7 @@ use super::exit::{Code, Usage};
 use super::locks;
 use crate::config::nearest;
 use crate::store::{Store, VmRow};
+use crate::vm::disk;
 
 pub(super) fn run(global: &Global, command: &VmsCommand) -> anyhow::Result<Code> {
     let context = Context::new(global, None, None)?;
@@ -25,7 +27,7 @@ pub(super) fn run(global: &Global, command: &VmsCommand) -> anyhow::Result<Code>
         let store = context.store()?;
         let code = match command {
             VmsCommand::List(arguments) => list::run(&context, &store, arguments).await?,
-            VmsCommand::Stop(arguments) => stop::run(&store, arguments).await?,
+            VmsCommand::Stop(arguments) => stop::run(&context, &store, arguments).await?,
             VmsCommand::Delete(arguments) => delete::run(&store, arguments).await?,
             VmsCommand::Shell(_) => unreachable!("it has a runtime of its own"),
         };
@@ -51,7 +53,7 @@ async fn find(store: &Store, name: &str) -> anyhow::Result<VmRow> {
 
 /// The file that every process with a guest of this VM holds a lock on.
 fn lock_file(row: &VmRow) -> PathBuf {
-    row.state_dir.join("lock")
+    disk::lock_file(&row.state_dir)
 }
 
 /// The acpbox processes in which the VM runs.

@@ -95,10 +95,13 @@ fn the_example_of_the_design_is_read() {
             mounts = [{ path = "~/.cache/uv", mode = "rw" }, { path = "/data", guest = "~/d" }]
             memory = "2GiB"
             processes = 1024
+            sleep_after = "never"
+            agent_sleep_after = "90s"
             [vms.research]
             root = "~/rootfs"
             network = "full"
             workspaces = ["~/src/paper", "~/src/data"]
+            sleep_after = "2h"
             [limits]
             line_bytes = "1MiB"
             depth = 64
@@ -135,6 +138,12 @@ fn the_example_of_the_design_is_read() {
         "the rest is as in the defaults"
     );
     assert_eq!(research.workspaces.len(), 2);
+    let hours = |hours: u64| Some(Duration::from_secs(hours * 60 * 60));
+    let patience = |vm: &VmSettings| (vm.sleep_after, vm.agent_sleep_after);
+    let seconds = Some(Duration::from_secs(90));
+    assert_eq!(patience(default), (None, seconds));
+    assert_eq!(patience(research), (hours(2), seconds));
+    assert_eq!(config.shortest_patience(), seconds);
     assert_eq!(config.limits.line_bytes, 1 << 20);
     assert_eq!(config.limits.initialize_timeout, Duration::from_secs(5));
 }
@@ -203,6 +212,10 @@ fn what_is_wrong_in_a_file_is_named_with_its_line_and_key() {
         (
             "[limits]\ncancel_grace = 10",
             "line 2: `cancel_grace`: invalid type: integer `10`, expected a duration such as \"15m\"",
+        ),
+        (
+            "[vms.default]\nsleep_after = 'soon'",
+            "line 2: `sleep_after`: invalid value: string \"soon\", expected a duration such as \"15m\"",
         ),
         (
             "[vms.default]\nnetwork = 'half'",

@@ -6,13 +6,13 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io::ErrorKind;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
 use super::placeholder;
-use crate::vm::{BootError, VmSpec};
+use crate::vm::{BootError, VmSpec, disk};
 
 pub(super) struct State {
     folder: PathBuf,
@@ -25,27 +25,43 @@ impl State {
         private_folder(&spec.state_dir)?;
         let folder = fs::canonicalize(&spec.state_dir)
             .map_err(|source| failed("open", &spec.state_dir, source))?;
-        let path = folder.join("lock");
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(|source| failed("open", &path, source))?;
-        let state = State {
-            folder,
-            _lock: lock,
+        let path = disk::lock_file(&folder);
+        // Whoever deletes the VM removes the folder and its lock, maybe just now.
+        let state = loop {
+            private_folder(&folder)?;
+            let lock = File::options()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .open(&path)
+                .map_err(|source| failed("open", &path, source))?;
+            let state = State {
+                folder: folder.clone(),
+                _lock: lock,
+            };
+            if flock(&state._lock, FlockOperation::NonBlockingLockExclusive).is_ok()
+                && state.is_there(&path)
+            {
+                placeholder::remove_recorded(&state.records());
+                state.empty_temp();
+            }
+            flock(&state._lock, FlockOperation::LockShared)
+                .map_err(|error| failed("lock", &path, error.into()))?;
+            if state.is_there(&path) {
+                break state;
+            }
         };
-        if flock(&state._lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            placeholder::remove_recorded(&state.records());
-            state.empty_temp();
-        }
-        flock(&state._lock, FlockOperation::LockShared)
-            .map_err(|error| failed("lock", &path, error.into()))?;
         for folder in [state.home(), state.temp(), state.records()] {
             private_folder(&folder)?;
         }
         Ok(state)
+    }
+
+    /// Whether the lock is still the one that others find.
+    fn is_there(&self, path: &Path) -> bool {
+        let there = fs::metadata(path).map(|found| (found.dev(), found.ino()));
+        let held = self._lock.metadata().map(|held| (held.dev(), held.ino()));
+        matches!((there, held), (Ok(there), Ok(held)) if there == held)
     }
 
     pub(super) fn folder(&self) -> &Path {

@@ -30,6 +30,9 @@ fn a_vm_is_listed_stopped_and_deleted() {
 
     place
         .acpbox(&["vms", "stop", &name])
+        .expect_words(1, &["a turn runs", "--force"]);
+    place
+        .acpbox(&["vms", "stop", "--force", &name])
         .expect_words(0, &["was stopped"]);
     turn.end().expect(5);
     assert_eq!(vm(&place)["state"], "stopped");

@@ -33,9 +33,7 @@ fn a_full_disk_ends_the_turn_by_name_and_is_forgotten_once_there_is_space() {
 
     // Filled to the brim, it has no room for the next stream either, which is
     // told by the same name; the session comes back for it first.
-    let mut brim = File::options().append(true).open(&ballast).unwrap();
-    while brim.write(&[0; 4096]).is_ok_and(|count| count > 0) {}
-    drop(brim);
+    fill_to_the_brim(&ballast);
     let id = raw.prompt(&session, "[[flood:200000]]");
     let answer = raw.answer(id);
     let message = answer["error"]["message"].as_str().unwrap_or_default();
@@ -53,6 +51,86 @@ fn a_full_disk_ends_the_turn_by_name_and_is_forgotten_once_there_is_space() {
     let lines = raw.lines();
     let rows = stored(&database, &session);
     assert!(expect_stored(&lines, &rows) > 1000);
+}
+
+#[test]
+fn a_full_disk_refuses_new_sessions_and_deletions_by_name() {
+    let site = Site::new();
+    site.configure("[vms.default]\ndriver = 'host'\n");
+    let Some(disk) = Disk::mount(&site.folder().join("small"), "12m") else {
+        println!("skipped: ACPBOX_TEST_NO_MOUNT is set");
+        return;
+    };
+    let ballast = disk.0.join("ballast");
+    let database = disk.0.join("acpbox.db");
+    let workspace = site.repository("project");
+    let arguments = ["--agent", "example", "--db", database.to_str().unwrap()];
+    let mut acpbox = site.connect(&arguments);
+    let new = json!({"cwd": workspace, "mcpServers": []});
+    let open = |acpbox: &mut Bare| {
+        let id = acpbox.send_request("session/new", new.clone());
+        acpbox.answer(id)
+    };
+    let first = open(&mut acpbox).unwrap()["sessionId"].take();
+    let first = first.as_str().unwrap().to_owned();
+    acpbox.prompt(&first, "[[flood:1000]]");
+    std::fs::write(&ballast, b"").unwrap();
+    fill_to_the_brim(&ballast);
+
+    // The log may have room left in the file that it has.
+    let mut made = vec![first.clone()];
+    let error = loop {
+        match open(&mut acpbox) {
+            Ok(created) => made.push(created["sessionId"].as_str().unwrap().to_owned()),
+            Err(error) => break error,
+        }
+        assert!(made.len() < 90, "the disk is not full");
+    };
+    expect_full(&error);
+    // Deleting writes too; it is done or it is not, and says so.
+    let deleted = acpbox.send_request("session/delete", json!({"sessionId": first}));
+    let deleted = acpbox.answer(deleted);
+    if let Err(error) = &deleted {
+        expect_full(error);
+    }
+    let list = acpbox.request("session/list", json!({}));
+    assert_eq!(is_listed(&list, &first), deleted.is_err(), "{list}");
+
+    std::fs::remove_file(&ballast).unwrap();
+    if deleted.is_err() {
+        let page = json!({"sessionId": first, "limit": 10_000});
+        let read = acpbox.request("_acpbox/session/events", page);
+        assert!(read["events"].as_array().unwrap().len() > 1000);
+        acpbox.request("session/delete", json!({"sessionId": first}));
+    }
+    let list = acpbox.request("session/list", json!({}));
+    assert!(!is_listed(&list, &first));
+    let last = open(&mut acpbox).unwrap()["sessionId"].take();
+    let answer = acpbox.prompt(last.as_str().unwrap(), "[[say:on]]");
+    assert_eq!(answer["stopReason"], "end_turn");
+    for id in &made[1..] {
+        assert!(is_listed(&list, id), "{id} was made");
+    }
+    let status = acpbox.close(Duration::from_secs(20));
+    assert!(status.is_some_and(|status| status.success()), "{status:?}");
+    stored(&database, &first);
+}
+
+fn expect_full(error: &serde_json::Value) {
+    let message = error["message"].as_str().unwrap_or_default();
+    assert!(message.contains("is full"), "{error}");
+    assert!(message.contains("free some space"), "{error}");
+    assert_eq!(error["data"]["phase"], "store", "{error}");
+}
+
+fn is_listed(list: &serde_json::Value, session: &str) -> bool {
+    let sessions = list["sessions"].as_array().unwrap();
+    sessions.iter().any(|it| it["sessionId"] == session)
+}
+
+fn fill_to_the_brim(ballast: &Path) {
+    let mut brim = File::options().append(true).open(ballast).unwrap();
+    while brim.write(&[0; 4096]).is_ok_and(|count| count > 0) {}
 }
 
 /// A small file system of its own.

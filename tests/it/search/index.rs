@@ -219,7 +219,8 @@ fn an_older_database_is_brought_up_to_date_and_searched() {
     // As the first released schema was.
     database
         .execute_batch(
-            "DROP TABLE search; DROP TABLE documents; DROP TABLE unindexed;
+            "DROP TABLE search; DROP TABLE documents; DROP TABLE unindexed; DROP TABLE turns;
+             ALTER TABLE sessions DROP COLUMN usage;
              ALTER TABLE sessions DROP COLUMN indexed_settled;
              ALTER TABLE sessions DROP COLUMN indexed_seen;
              PRAGMA user_version = 1;",
@@ -279,6 +280,7 @@ impl Fixture {
             updated: 1,
             state: "open".into(),
             options: "{}".into(),
+            usage: "{}".into(),
         };
         if self.store.session(&row.id).await.unwrap().is_none() {
             self.store.create_session(&row).await.unwrap();

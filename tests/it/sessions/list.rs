@@ -27,6 +27,7 @@ fn fill(setup: &Setup, count: usize) {
                 updated: 1000 * (number as i64 / 7),
                 state: "closed".into(),
                 options: json!({"additionalDirectories": ["/more"]}).to_string(),
+                usage: "{}".into(),
             };
             store.create_session(&row).await.unwrap();
         }

@@ -57,7 +57,8 @@ fn an_agent_that_can_load_does_and_its_own_replay_is_swallowed() {
     let (setup, result, texts, events) = resumed(&steps);
     assert_eq!(
         result["_meta"]["acpbox"]["restored"],
-        json!({"tier": "load", "reasons": ["the agent does not offer session/resume"]})
+        json!({"tier": "load", "reasons": ["the agent does not offer session/resume"],
+            "agentSession": "testy-session", "settings": {"mode": "m"}})
     );
     assert_eq!(result["modes"]["currentModeId"], "m");
     let texts: Vec<_> = texts.iter().filter(|text| *text != "new").collect();
@@ -89,7 +90,7 @@ fn an_agent_that_can_resume_is_not_made_to_load() {
     let (_, result, texts, _) = resumed(&steps);
     assert_eq!(
         result["_meta"]["acpbox"]["restored"],
-        json!({"tier": "resume"})
+        json!({"tier": "resume", "agentSession": "testy-session", "settings": {"mode": "m"}})
     );
     assert!(!texts.contains(&"replayed by the agent".to_owned()));
 }

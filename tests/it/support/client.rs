@@ -393,8 +393,18 @@ impl Client {
         self.unread.clear();
     }
 
+    /// Takes what came already and nobody looked at.
+    pub fn rest(&mut self) -> Vec<String> {
+        while let Ok(line) = self.messages.try_recv() {
+            self.unread.push_back(line);
+        }
+        std::mem::take(&mut self.unread).into()
+    }
+
     /// Kills acpbox at once, and returns what it had said and nobody looked at.
     pub fn kill(mut self) -> Vec<String> {
+        // Seen by the check of what is left behind.
+        std::fs::write(self.workspace.with_file_name("killed"), "").unwrap();
         let _ = self.child.kill();
         let _ = self.child.wait();
         while let Ok(line) = self.messages.recv_timeout(PATIENCE) {

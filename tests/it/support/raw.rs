@@ -1,12 +1,14 @@
 //! A client that keeps every byte it received, for tests of what is stored.
 
 use std::io::{Read, Write};
-use std::process::{Child, ChildStdin, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use acpbox::rpc::codec::Framing;
 use acpbox::store::{EventPage, EventRow, Store};
+use acpbox::transcript::Shown;
 use serde_json::{Value, json};
 
 use super::site::{Site, initialize};
@@ -26,7 +28,14 @@ impl Raw {
     /// Starts it with these further arguments, and initializes.
     pub fn start(site: &Site, arguments: &[&str]) -> Raw {
         let all = [&["stdio", "--agent", "example"], arguments].concat();
-        let mut child = (site.command(&all).stdin(Stdio::piped()))
+        let mut raw = Raw::spawn(&mut site.command(&all));
+        raw.initialize();
+        raw
+    }
+
+    /// Starts a command that comes to be `acpbox stdio`; not yet initialized.
+    pub fn spawn(command: &mut Command) -> Raw {
+        let mut child = (command.stdin(Stdio::piped()))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -43,16 +52,18 @@ impl Raw {
         // Drained, so that it never waits for the test.
         let mut errors = child.stderr.take().unwrap();
         thread::spawn(move || std::io::copy(&mut errors, &mut std::io::sink()));
-        let mut raw = Raw {
+        Raw {
             input: child.stdin.take(),
             child,
             received,
             reader: Some(reader),
             last_id: 0,
-        };
-        let id = raw.send("initialize", initialize(json!({})));
-        raw.answer(id);
-        raw
+        }
+    }
+
+    pub fn initialize(&mut self) {
+        let id = self.send("initialize", initialize(json!({})));
+        self.answer(id);
     }
 
     pub fn pid(&self) -> rustix::process::Pid {
@@ -86,11 +97,11 @@ impl Raw {
 
     /// Waits for the whole answer to a request.
     pub fn answer(&mut self, id: u64) -> Value {
-        let marks = [
-            format!("\"id\":{id},\"result\""),
-            format!("\"id\":{id},\"error\""),
-        ];
-        let line = self.wait_for(|line| marks.iter().any(|mark| line.contains(mark)));
+        // At the start: what is stored may hold other answers with this id.
+        let mark = format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},");
+        let is_answer =
+            |line: &str| line.starts_with(&mark) && !line[mark.len()..].starts_with("\"method\"");
+        let line = self.wait_for(is_answer);
         serde_json::from_str(&line).unwrap()
     }
 
@@ -131,17 +142,26 @@ impl Raw {
         None
     }
 
+    /// The whole lines that were received so far.
+    pub fn so_far(&self) -> Vec<String> {
+        whole_lines(&self.received.lock().unwrap())
+    }
+
     /// Everything that was received until its end, as whole lines.
     pub fn lines(mut self) -> Vec<String> {
         if let Some(reader) = self.reader.take() {
             reader.join().unwrap();
         }
         let received = std::mem::take(&mut *self.received.lock().unwrap());
-        let end = received.iter().rposition(|byte| *byte == b'\n');
-        let whole = &received[..end.map_or(0, |end| end + 1)];
-        let whole = String::from_utf8(whole.to_vec()).unwrap();
-        whole.lines().map(str::to_owned).collect()
+        whole_lines(&received)
     }
+}
+
+fn whole_lines(received: &[u8]) -> Vec<String> {
+    let end = received.iter().rposition(|byte| *byte == b'\n');
+    let whole = &received[..end.map_or(0, |end| end + 1)];
+    let whole = String::from_utf8(whole.to_vec()).unwrap();
+    whole.lines().map(str::to_owned).collect()
 }
 
 impl Drop for Raw {
@@ -166,8 +186,10 @@ pub fn expect_stored(lines: &[String], rows: &[EventRow]) -> usize {
         let Some(seq) = seq(line) else { continue };
         let stored = rows.binary_search_by_key(&seq, |row| row.seq);
         let stored = stored.unwrap_or_else(|_| panic!("event {seq} is lost: {line}"));
-        let shown = acpbox::session::replay::shown(&rows[stored]);
-        assert_eq!(shown, std::slice::from_ref(line), "event {seq}");
+        let mut shown = Shown::new(&rows[stored].session, Framing::Lines);
+        shown.feed(rows[stored].borrowed());
+        let shown = String::from_utf8(shown.take()).unwrap();
+        assert_eq!(shown.trim_end(), line, "event {seq}");
         count += 1;
     }
     count

@@ -15,6 +15,7 @@ pub struct Setup {
     folder: tempfile::TempDir,
     driver: &'static str,
     limits: String,
+    vm: String,
     /// Further TOML, after the rest.
     config: String,
     agent: String,
@@ -42,6 +43,7 @@ impl Setup {
             folder,
             driver,
             limits: String::new(),
+            vm: String::new(),
             config: String::new(),
             agent: String::new(),
             variables: BTreeMap::new(),
@@ -54,6 +56,12 @@ impl Setup {
     /// Lines of `[limits]`.
     pub fn limits(mut self, lines: &str) -> Setup {
         self.limits = lines.to_owned();
+        self
+    }
+
+    /// Further lines of `[vms.default]`.
+    pub fn vm(mut self, lines: &str) -> Setup {
+        self.vm = lines.to_owned();
         self
     }
 
@@ -118,8 +126,8 @@ impl Setup {
             "[defaults]\nagent = \"testy\"\n\
              [agents.testy]\ncommand = {program}\nargs = [{script}]\ninstructions = \"none\"\n{}\n\
              [agents.inline]\ncommand = {program}\ninstructions = \"none\"\n\
-             [vms.default]\ndriver = \"{}\"\n[limits]\n{}\n{}\n",
-            self.agent, self.driver, self.limits, self.config
+             [vms.default]\ndriver = \"{}\"\n{}\n[limits]\n{}\n{}\n",
+            self.agent, self.driver, self.vm, self.limits, self.config
         );
         std::fs::write(self.path().join("config/acpbox/config.toml"), text).unwrap();
     }
@@ -159,6 +167,16 @@ impl Setup {
         let mut client = Client::start(self, Framing::Headers);
         client.initialize();
         client
+    }
+}
+
+impl Drop for Setup {
+    /// Whatever the test was about, no turn is left without an end.
+    fn drop(&mut self) {
+        let database = self.state().join("acpbox.db");
+        if !std::thread::panicking() && database.exists() {
+            super::endings::check(&database, self.path().join("killed").exists());
+        }
     }
 }
 

@@ -152,17 +152,7 @@ impl Site {
 
     /// What of this site's guests is alive, now and later.
     pub fn watch(&self) -> Watch {
-        let mut watch = Watch {
-            folder: self.folder().display().to_string(),
-            spaces: BTreeSet::new(),
-        };
-        let own = space("self");
-        let spaces = watch
-            .alive()
-            .into_iter()
-            .filter_map(|pid| space(&pid.to_string()));
-        watch.spaces = spaces.filter(|space| Some(space) != own.as_ref()).collect();
-        watch
+        Watch::of(self.folder())
     }
 }
 
@@ -174,6 +164,21 @@ pub struct Watch {
 }
 
 impl Watch {
+    /// Takes note of the guests whose acpbox keeps all its files in this folder.
+    pub fn of(folder: &Path) -> Watch {
+        let mut watch = Watch {
+            folder: folder.display().to_string(),
+            spaces: BTreeSet::new(),
+        };
+        let own = space("self");
+        let spaces = watch
+            .alive()
+            .into_iter()
+            .filter_map(|pid| space(&pid.to_string()));
+        watch.spaces = spaces.filter(|space| Some(space) != own.as_ref()).collect();
+        watch
+    }
+
     /// Ids on the host, without acpbox itself.
     pub fn alive(&self) -> Vec<u32> {
         let entries = std::fs::read_dir("/proc").unwrap().flatten();

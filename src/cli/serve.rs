@@ -1,0 +1,125 @@
+//! `acpbox serve`: any number of clients, on sockets.
+
+use std::io;
+use std::path::Path;
+
+use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::args::{Global, ServeArguments};
+use super::context::{self, Context};
+use super::exit::{self, Code};
+use super::output;
+use crate::config::Config;
+use crate::server::listen::{Address, Listener, TcpSocket, Token, UnixSocket};
+use crate::server::service;
+use crate::session::retention;
+
+/// The token of clients of TCP on loopback, in the state folder.
+const OWN_TOKEN: &str = "token";
+
+/// The socket's name in the runtime folder.
+const SOCKET: &str = "acpbox.sock";
+
+pub(super) fn run(global: &Global, arguments: &ServeArguments) -> anyhow::Result<Code> {
+    let context = Context::new(global, arguments.agent.as_deref(), arguments.vm.as_deref())?;
+    let runtime = context::runtime()?;
+    runtime.block_on(async {
+        let listeners = listeners(&context.config, arguments).await?;
+        let server = context.server()?;
+        let (stop, hurry) = (CancellationToken::new(), CancellationToken::new());
+        stop_on_signals(&stop, &hurry)?;
+        for listener in &listeners {
+            output::say(&format!("serving at {listener}"));
+            if let Listener::Tcp(_) = listener
+                && token_file(&server.host.config, arguments).is_none()
+            {
+                let own = server.host.config.paths.state_dir.join(OWN_TOKEN);
+                output::say(&format!("its clients send the token in {}", own.display()));
+            }
+        }
+        let host = std::sync::Arc::clone(&server.host);
+        let keeping = tokio::spawn(retention::keep(std::sync::Arc::clone(&host)));
+        service::run(server, listeners, stop, hurry).await;
+        keeping.abort();
+        host.shutdown().await;
+        Ok(exit::DONE)
+    })
+}
+
+fn token_file<'a>(config: &'a Config, arguments: &'a ServeArguments) -> Option<&'a Path> {
+    let named = arguments.token_file.as_deref();
+    named.or(config.server.token_file.as_deref())
+}
+
+/// What systemd passed on, what was asked for, or the socket in the runtime folder.
+async fn listeners(config: &Config, arguments: &ServeArguments) -> anyhow::Result<Vec<Listener>> {
+    let token = token_file(config, arguments).map(Token::read).transpose()?;
+    let own_token = config.paths.state_dir.join(OWN_TOKEN);
+    let mut listeners = inherited(token.as_ref(), &own_token)?;
+    let given = if arguments.listen.is_empty() {
+        &config.server.listen
+    } else {
+        &arguments.listen
+    };
+    let mut addresses = given
+        .iter()
+        .map(|address| address.parse())
+        .collect::<Result<Vec<Address>, _>>()?;
+    if addresses.is_empty() && listeners.is_empty() {
+        addresses.push(Address::Unix(config.paths.runtime_dir.join(SOCKET)));
+    }
+    for address in addresses {
+        listeners.push(match address {
+            Address::Unix(path) => Listener::Unix(UnixSocket::bind(&path)?),
+            Address::Tcp(address) => {
+                std::fs::create_dir_all(&config.paths.state_dir)?;
+                let socket = TcpSocket::bind(&address, token.as_ref(), &own_token).await?;
+                Listener::Tcp(socket)
+            }
+        });
+    }
+    Ok(listeners)
+}
+
+/// The sockets that systemd opened for this process (`sd_listen_fds(3)`).
+fn inherited(token: Option<&Token>, own_token: &Path) -> anyhow::Result<Vec<Listener>> {
+    let mut passed = listenfd::ListenFd::from_env();
+    let mut listeners = Vec::new();
+    for index in 0..passed.len() {
+        if let Ok(Some(socket)) = passed.take_unix_listener(index) {
+            socket.set_nonblocking(true)?;
+            let socket = UnixListener::from_std(socket)?;
+            listeners.push(Listener::Unix(UnixSocket::of(socket)));
+        } else if let Some(socket) = passed.take_tcp_listener(index)? {
+            socket.set_nonblocking(true)?;
+            let address = socket.local_addr()?;
+            let socket = TcpListener::from_std(socket)?;
+            let socket = TcpSocket::of(socket, address, token, own_token)?;
+            listeners.push(Listener::Tcp(socket));
+        }
+    }
+    Ok(listeners)
+}
+
+/// The first SIGTERM, SIGINT or SIGHUP stops; the next one hurries.
+fn stop_on_signals(stop: &CancellationToken, hurry: &CancellationToken) -> io::Result<()> {
+    for kind in [
+        SignalKind::terminate(),
+        SignalKind::interrupt(),
+        SignalKind::hangup(),
+    ] {
+        let mut arrived = signal(kind)?;
+        let (stop, hurry) = (stop.clone(), hurry.clone());
+        tokio::spawn(async move {
+            while arrived.recv().await.is_some() {
+                if stop.is_cancelled() {
+                    hurry.cancel();
+                }
+                stop.cancel();
+            }
+        });
+    }
+    Ok(())
+}

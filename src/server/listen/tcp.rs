@@ -1,0 +1,72 @@
+//! TCP: for clients that cannot reach a unix socket. Any user of the machine can
+//! connect, so every client must know the token.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use tokio::net::TcpListener;
+
+use super::{Accepted, ListenError, Token};
+
+pub struct TcpSocket {
+    listener: TcpListener,
+    address: SocketAddr,
+    token: Token,
+}
+
+impl TcpSocket {
+    /// Listens at `HOST:PORT`. Without a configured `token`, the one in `own_token`
+    /// is used, a file that is made if need be; that will do on loopback only.
+    pub async fn bind(
+        address: &str,
+        token: Option<&Token>,
+        own_token: &Path,
+    ) -> Result<TcpSocket, ListenError> {
+        let failed = |source| ListenError::Bind {
+            address: format!("tcp:{address}"),
+            source,
+        };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let bound = listener.local_addr().map_err(failed)?;
+        TcpSocket::of(listener, bound, token, own_token)
+    }
+
+    /// One that is bound already.
+    pub fn of(
+        listener: TcpListener,
+        address: SocketAddr,
+        token: Option<&Token>,
+        own_token: &Path,
+    ) -> Result<TcpSocket, ListenError> {
+        let token = match token {
+            Some(token) => token.clone(),
+            None if address.ip().is_loopback() => Token::read_or_make(own_token)?,
+            None => return Err(ListenError::NoToken(address)),
+        };
+        Ok(TcpSocket {
+            listener,
+            address,
+            token,
+        })
+    }
+
+    pub(super) async fn accept(&self) -> io::Result<Accepted> {
+        let (stream, peer) = self.listener.accept().await?;
+        stream.set_nodelay(true)?;
+        let (input, output) = stream.into_split();
+        Ok(Accepted {
+            input: Box::new(input),
+            output: Box::new(output),
+            token: Some(self.token.clone()),
+            peer: format!("tcp:{peer}"),
+        })
+    }
+}
+
+impl fmt::Display for TcpSocket {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "tcp:{}", self.address)
+    }
+}
