@@ -59,8 +59,19 @@ fn main() {
         let before = size();
         let store = Store::open(&path).unwrap();
         let start = Instant::now();
-        assert!(catch_up(&store, Duration::from_secs(3600)).await.unwrap());
+        let mut waits = Vec::new();
+        tokio::select! {
+            is_complete = catch_up(&store, Duration::from_secs(3600)) => assert!(is_complete.unwrap()),
+            () = appends(&store, &mut waits) => {}
+        }
         let took = start.elapsed().as_secs_f64();
+        waits.sort_by(f64::total_cmp);
+        println!(
+            "an append while it is indexed: p50 {:.2} ms, p99 {:.2} ms, worst {:.2} ms",
+            waits[waits.len() / 2],
+            waits[waits.len() * 99 / 100],
+            waits[waits.len() - 1],
+        );
         store.close().await.unwrap();
         println!(
             "indexed in {took:.1} s ({:.0} events/s); {before} MB became {} MB",
@@ -71,6 +82,20 @@ fn main() {
         reads(&store, sessions).await;
         store.close().await.unwrap();
     });
+}
+
+/// Appends to one session for ever, as somebody who goes on working, and notes
+/// how long each took in milliseconds.
+async fn appends(store: &Store, waits: &mut Vec<f64>) {
+    let session = id(0);
+    for seq in EVENTS_PER_SESSION + 1.. {
+        let start = Instant::now();
+        let event = event(&session, seq, NOW, &mut Random(1));
+        let append = store.reserve().await.unwrap().append(vec![event], false);
+        append.await.unwrap();
+        waits.push(start.elapsed().as_secs_f64() * 1e3);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
 }
 
 async fn reads(store: &Store, sessions: i64) {
@@ -100,7 +125,8 @@ async fn reads(store: &Store, sessions: i64) {
         ("two of them", "the of"),
         ("two that never meet", "even odd"),
         ("a phrase of them", "\"the of\""),
-        ("a beginning of many words", "w1*"),
+        ("a beginning of a thousand words", "w12*"),
+        ("a beginning of ten words", "w1234*"),
         ("a usual word", "w500"),
         ("a rare word", "w29000"),
         ("a word of every message and a rare one", "the w29000"),
@@ -136,6 +162,16 @@ async fn reads(store: &Store, sessions: i64) {
         hits(store, request).await
     };
     kept.push(timed("search, a rare word with an agent", 50.0, with_agent).await);
+    let start = Instant::now();
+    store
+        .delete_session(&id(sessions / 2))
+        .await
+        .unwrap()
+        .unwrap();
+    println!(
+        "a session deleted in {:.0} ms",
+        start.elapsed().as_secs_f64() * 1e3
+    );
     assert!(kept.iter().all(|is_kept| *is_kept), "too slow");
 }
 

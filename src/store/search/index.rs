@@ -8,9 +8,9 @@ use crate::store::database::Database;
 use crate::store::error::Fault;
 use crate::store::rows::{Document, IndexStep, Indexed, UnindexedSession};
 
-/// Documents taken out in one transaction; with text of the usual length about
-/// 10 ms of the writer's time.
-const REMOVED_PER_STEP: i64 = 16;
+/// Documents taken out in one transaction, in number and in text.
+const REMOVED_PER_STEP: i64 = 64;
+const REMOVED_BYTES: usize = 32 * 1024;
 
 /// What of a title is found.
 const TITLE_BYTES: usize = 1000;
@@ -99,11 +99,18 @@ impl Prepared {
 
 /// Removes some documents of a deleted session. Returns how many.
 pub(in crate::store) fn remove_some(database: &Database, key: i64) -> rusqlite::Result<u64> {
-    let found = documents(
+    let mut found = documents(
         database,
         "SELECT id, text FROM documents WHERE id >= ?1 AND id < ?2 LIMIT ?3",
         (first_id(key), first_id(key + 1), REMOVED_PER_STEP),
     )?;
+    let mut bytes = 0;
+    let fitting = found.iter().take_while(|(_, text)| {
+        bytes += text.len();
+        bytes <= REMOVED_BYTES
+    });
+    let count = fitting.count().max(1);
+    found.truncate(count);
     remove(database, &found)?;
     Ok(found.len() as u64)
 }

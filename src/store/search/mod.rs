@@ -109,7 +109,6 @@ fn candidates(
     filter: &SearchFilter,
     scope: &mut Scope<'_>,
 ) -> Result<(Vec<Candidate>, Option<i64>), Fault> {
-    let started = Instant::now();
     let mut matching = connection.prepare_cached(
         "SELECT rowid FROM search WHERE search MATCH ?1 AND rowid < ?2 AND rowid >= ?3 ORDER BY rowid DESC",
     )?;
@@ -119,13 +118,16 @@ fn candidates(
     let mut below = filter.cursor.map_or(i64::MAX, |cursor| cursor.below);
     let mut found: Vec<Candidate> = Vec::new();
     let mut bytes = 0;
+    // From the first match on: a page without any would help nobody.
+    let mut deadline: Option<Instant> = None;
     'anew: loop {
         let mut rows = matching.query(params![expression, below, scope.lowest])?;
         let mut passed = 0;
         while let Some(row) = rows.next()? {
             let id: i64 = row.get(0)?;
             let is_full = found.len() >= CANDIDATES || bytes >= CANDIDATE_BYTES;
-            if is_full || started.elapsed() > PATIENCE {
+            let now = Instant::now();
+            if is_full || now > *deadline.get_or_insert(now + PATIENCE) {
                 return Ok((found, Some(id + 1)));
             }
             match scope.admit(id / NUMBERS)? {

@@ -9,7 +9,7 @@ const QUERY_BYTES: usize = 1000;
 const QUERY_WORDS: usize = 32;
 
 /// Letters before a `*`: fewer begin too many words.
-const PREFIX_CHARACTERS: usize = 2;
+const PREFIX_CHARACTERS: usize = 3;
 
 /// Words that must all occur in one document. `"Several words"` in quotes must
 /// stand together, as must the words of `src/main.rs` or `snake_case`; a `*` at
@@ -241,7 +241,7 @@ mod tests {
         assert!(error("\" * () -").contains("no word"));
         assert!(error(&"x".repeat(1001)).contains("1001 bytes"));
         assert!(error(&"x y ".repeat(40)).contains("80 words"));
-        assert!(error("a*").contains("`a*`"));
+        assert!(error("ab*").contains("`ab*`"));
         assert!(SearchQuery::parse("漢*").is_ok());
     }
 

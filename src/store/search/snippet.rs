@@ -48,11 +48,14 @@ pub(super) fn snippet(text: &str, places: &[Range<usize>]) -> Vec<SnippetPart> {
     parts.finish()
 }
 
+/// Places that are compared: a text may hold nothing else.
+const COMPARED: usize = 200;
+
 /// Where the place begins that has the most others close behind it.
 fn best(text: &str, places: &[Range<usize>]) -> Option<usize> {
     let mut first = places.first()?.start;
     let (mut most, mut last) = (0, 0);
-    for (index, place) in places.iter().enumerate() {
+    for (index, place) in places.iter().enumerate().take(COMPARED) {
         let end = after(text, place.start, CHARACTERS - BEFORE);
         last = last.max(index);
         while places.get(last).is_some_and(|place| place.end <= end) {
@@ -184,7 +187,7 @@ mod tests {
             assert!(shown.contains('['), "{shown}");
         }
         let long = "x".repeat(100_000);
-        assert!(marked("xx*", &long).len() < 300);
+        assert!(marked("xxx*", &long).len() < 300);
         assert!(marked("aa", &format!("{long} aa {long}")).contains("[aa]"));
     }
 }
