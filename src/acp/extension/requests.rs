@@ -62,8 +62,8 @@ pub struct Event {
 pub struct SearchRequest {
     /// Words that must all occur in one message, tool call or title. Words in
     /// double quotes must stand together, as must those of `src/main.rs` or
-    /// `snake_case`; `*` at the end of a word stands for the rest of it. Nothing
-    /// else has a meaning. Case and accents do not matter. At most 1,000 bytes
+    /// `snake_case`; `*` behind three letters or more stands for the rest of a
+    /// word. Nothing else has a meaning. Case and accents do not matter. At most 1,000 bytes
     /// and 32 words.
     pub query: String,
     /// Only this session.
