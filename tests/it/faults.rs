@@ -122,7 +122,11 @@ fn check_agent(state: State, fault: Fault) {
         let asked = scene.asked.clone().unwrap();
         scene.client.respond(&asked, state::ALLOWED);
     }
-    scene.check_next_prompt(&setup);
+    match state {
+        // It is back already, and its agent has the script that it began with.
+        State::Restoring => scene.check_prompt(""),
+        _ => scene.check_next_prompt(&setup),
+    }
     scene.check_transcript();
     scene.end(&setup);
 }
@@ -271,11 +275,15 @@ impl Scene {
         if self.victim.session.is_none() {
             self.victim.session = Some(self.client.new_session());
         }
+        self.check_prompt("back");
+    }
+
+    fn check_prompt(&mut self, reply: &str) {
         let params = self.prompt_params("again");
         let result = self.client.call("session/prompt", params);
         let result = result.unwrap_or_else(|error| panic!("{error:#}\n{}", self.client.stderr()));
         assert_eq!(result["stopReason"], "end_turn");
-        assert_eq!(result["_meta"]["acpbox"]["text"], "back");
+        assert_eq!(result["_meta"]["acpbox"]["text"], reply);
     }
 
     /// What the client saw of the session is there, and each prompt was answered once.
