@@ -96,6 +96,12 @@ where
         () = connection.read(&mut reader) => connection.drain(&shutdown, is_gone).await,
     };
     tracing::debug!(?ending, "a client's connection ends");
+    if ending == Ending::Shutdown {
+        // What they owe this client ends with a reason, which it is to hear.
+        let mut owing = connection.server.host.registry.all();
+        owing.retain(|live| live.owes(client));
+        futures::future::join_all(owing.iter().map(|live| live.close())).await;
+    }
     client.gone.cancel();
     connection.stop_asking("the client is gone").await;
     for live in connection.server.host.registry.all() {
@@ -105,10 +111,13 @@ where
         parked.close().await;
     }
     drop(connection);
-    if ending == Ending::Done {
-        // What is queued is still written, as long as somebody reads it.
-        let _ = tokio::time::timeout(Duration::from_secs(10), &mut writing).await;
-    }
+    // What is queued is still written, as long as somebody reads it.
+    let patience = match ending {
+        Ending::Done => Duration::from_secs(10),
+        Ending::Shutdown => Duration::from_millis(500),
+        Ending::Gone => Duration::ZERO,
+    };
+    let _ = tokio::time::timeout(patience, &mut writing).await;
     writing.abort();
     ending
 }

@@ -422,9 +422,12 @@ fn a_stop_lets_turns_end_and_a_second_one_does_not() {
         if signals == 1 {
             let result = peer.answer(id).unwrap();
             assert_eq!(result["stopReason"], "end_turn");
-            // No new client is taken in meanwhile; this one is let go.
-            assert!(peer.receive().is_none());
+        } else {
+            let error = peer.answer(id).unwrap_err();
+            assert_eq!(error["message"], "the session was closed", "{error}");
         }
+        // No new client is taken in meanwhile; this one is let go.
+        assert!(peer.receive().is_none());
         assert_eq!(server.exit_code(), Some(0));
         assert!(
             started.elapsed() < Duration::from_secs(8),
