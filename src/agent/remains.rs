@@ -35,7 +35,7 @@ struct Known {
 }
 
 /// As the versions of [`super::catalog`] do; those of gemini, goose and qwen are
-/// from their documentation.
+/// what is known of them, and were never tried.
 const KNOWN: &[Known] = &[
     Known {
         agent: "claude",
