@@ -24,6 +24,7 @@ use crate::acp::{Failure, Phase};
 use crate::rpc::message;
 use crate::rpc::splice::{self, Edits};
 use crate::store::{Direction, EventPage, EventRow, SessionRow, Store, TurnRow};
+use crate::transcript::meta::renamed;
 
 /// A fork whose events are being copied.
 const FORKING: &str = "forking";
@@ -148,7 +149,7 @@ impl Host {
             };
             after = last.seq;
             let rows = rows.into_iter().map(|row| EventRow {
-                raw: renamed(&row.raw, &from.session_id, &fork.id),
+                raw: renamed(&row.raw, &from.session_id, &fork.id).into(),
                 session: Arc::clone(&session),
                 ..row
             });
@@ -332,40 +333,5 @@ fn new_row(source: &SessionRow, kept: &Kept, seq: i64) -> SessionRow {
         state: FORKING.into(),
         options: kept.options.clone(),
         usage: usage::nothing_up_to(seq),
-    }
-}
-
-/// An event as the fork has it: its own id where the source's stood for the session.
-fn renamed(raw: &str, source: &str, fork: &str) -> Box<str> {
-    if !raw.contains(source) {
-        return raw.into();
-    }
-    let mut edits = Edits::of(raw);
-    for part in ["params", "result"] {
-        let members = splice::member(raw, part).and_then(splice::members);
-        for member in members.unwrap_or_default() {
-            if member.key == "sessionId"
-                && message::string(member.value).is_some_and(|id| id == source)
-            {
-                edits.replace(member.value, format!("\"{fork}\""));
-            }
-        }
-    }
-    edits.apply().into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_session_itself_is_renamed() {
-        let raw = r#"{"params":{"sessionId":"old","update":{"text":"old","n":1e400}},"id":"old"}"#;
-        let new = r#"{"params":{"sessionId":"new","update":{"text":"old","n":1e400}},"id":"old"}"#;
-        assert_eq!(&*renamed(raw, "old", "new"), new);
-        assert_eq!(
-            &*renamed(r#"{"result":{"sessionId":"x"}}"#, "old", "new"),
-            r#"{"result":{"sessionId":"x"}}"#
-        );
     }
 }

@@ -19,9 +19,9 @@ use crate::acp::extension::EventDirection;
 use crate::cli::args::SessionsImportArguments;
 use crate::cli::exit::{self, Code, Usage};
 use crate::cli::output::{self, Output};
-use crate::rpc::message::{self, Message};
-use crate::rpc::splice::{self, Edits};
+use crate::rpc::message::Message;
 use crate::store::{Direction, EventRow, SessionFilter, SessionRow};
+use crate::transcript::meta::renamed;
 
 /// The version of the format; the first line of an export names it.
 const FORMAT: &str = "1";
@@ -268,25 +268,6 @@ fn header(line: &str) -> Result<SessionRow, String> {
         },
         usage: "{}".into(),
     })
-}
-
-/// A message with the session's new id: where the relay puts the public one.
-fn renamed<'a>(raw: &'a str, old: &str, new: &str) -> Cow<'a, str> {
-    let mut edits = Edits::of(raw);
-    for part in ["params", "result"] {
-        let members = splice::member(raw, part).and_then(splice::members);
-        for member in members.unwrap_or_default() {
-            if member.key == "sessionId"
-                && message::string(member.value).is_some_and(|id| id == old)
-            {
-                edits.replace(member.value, format!("\"{new}\""));
-            }
-        }
-    }
-    match edits.is_empty() {
-        true => Cow::Borrowed(raw),
-        false => Cow::Owned(edits.apply()),
-    }
 }
 
 /// What serde says, without its place: a line of a line.
