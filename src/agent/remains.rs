@@ -21,7 +21,7 @@ use super::instructions::session_folder;
 pub struct Removed {
     /// Files and links; folders are not counted.
     pub files: u64,
-    /// What is still there and why, for a person; at most [`KEPT`].
+    /// What is still there and why, for a person; at most 20.
     pub kept: Vec<String>,
 }
 
