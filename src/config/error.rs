@@ -32,6 +32,15 @@ pub enum ConfigError {
         field: &'static str,
         problem: String,
     },
+    /// A folder that no configuration lets a VM share.
+    #[error("`{field}` {}: {problem}; no VM may share it, since {own}; work in another folder, beside it or below", path.display())]
+    NeverShared {
+        field: &'static str,
+        path: PathBuf,
+        problem: String,
+        /// Why nothing can allow it.
+        own: String,
+    },
     /// A folder that the configuration does not let a VM share.
     #[error("`{field}` {}: {problem}; to allow it, write in {}:\n{allow}", path.display(), file.display())]
     NotShared {

@@ -158,16 +158,22 @@ impl Config {
     /// The workspaces of a VM that belongs to the workspace around `cwd`.
     fn automatic(&self, cwd: &Path, additional: &[PathBuf]) -> Result<Vec<PathBuf>, ConfigError> {
         let forbid = |folder: &Path| {
-            self.paths
-                .forbid(folder)
-                .or_else(|| workspace::forbid(folder, &self.home))
+            workspace::forbid(folder, &self.home).or_else(|| self.paths.forbid(folder))
         };
-        let refuse = |field, folder: &Path, problem| ConfigError::NotShared {
-            field,
-            path: folder.to_path_buf(),
-            problem,
-            file: self.paths.config_file.clone(),
-            allow: format!("[vms.NAME]\nworkspaces = [{folder:?}]\nand start with --vm NAME"),
+        let refuse = |field, folder: &Path, problem| match self.paths.forbid(folder) {
+            Some(own) => ConfigError::NeverShared {
+                field,
+                path: folder.to_path_buf(),
+                problem,
+                own,
+            },
+            None => ConfigError::NotShared {
+                field,
+                path: folder.to_path_buf(),
+                problem,
+                file: self.paths.config_file.clone(),
+                allow: format!("[vms.NAME]\nworkspaces = [{folder:?}]\nand start with --vm NAME"),
+            },
         };
         let top =
             workspace::workspace(cwd, forbid).map_err(|problem| refuse("cwd", cwd, problem))?;

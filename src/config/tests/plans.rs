@@ -59,16 +59,7 @@ fn folders_that_hold_too_much_are_refused_with_the_line_that_would_allow_them() 
     host.make("home/.ssh/x");
     host.make("home/.config/acpbox");
     host.make("home/.local/state/acpbox/vms");
-    for cwd in [
-        "home",
-        "",
-        "home/.ssh/x",
-        "home/.config",
-        "/",
-        "/usr/bin",
-        "/etc",
-        "/proc/1",
-    ] {
+    for cwd in ["home/.ssh/x", "/usr/bin", "/etc", "/proc/1"] {
         let message = host.refusal("", None, cwd);
         assert!(message.starts_with("`cwd` "), "{cwd}: {message}");
         assert!(
@@ -77,8 +68,20 @@ fn folders_that_hold_too_much_are_refused_with_the_line_that_would_allow_them() 
         );
         assert!(message.contains("--vm NAME"), "{cwd}: {message}");
     }
-    let message = host.refusal("", None, "home/.local/state/acpbox/vms");
-    assert!(message.contains("acpbox's own"), "{message}");
+    // With acpbox's own files in them, nothing would allow it.
+    for cwd in [
+        "home",
+        "",
+        "home/.config",
+        "/",
+        "home/.local/state/acpbox/vms",
+    ] {
+        let message = host.refusal("", None, cwd);
+        assert!(message.starts_with("`cwd` "), "{cwd}: {message}");
+        assert!(message.contains("no VM may share it"), "{cwd}: {message}");
+        assert!(message.contains("acpbox's own"), "{cwd}: {message}");
+        assert!(!message.contains("[vms.NAME]"), "{cwd}: {message}");
+    }
 }
 
 #[test]
