@@ -48,6 +48,17 @@ impl Host {
             return Err(Failure::invalid_params("`sessionId` is missing, a string").into());
         };
         let asked = Asked::parse(params)?;
+        let source_slot = self.registry.slot(&source);
+        // What is sent to it waits until its agent's session is forked, if it is not live.
+        let mut still = Some(source_slot.lock().await);
+        if let Some(held) = &mut still {
+            match held.live() {
+                Some(_) => still = None,
+                None => {
+                    held.settle().await;
+                }
+            }
+        }
         let row = self.store.session(&source).await.map_err(Failure::from)?;
         let Some(row) = row else {
             return Err(Failure::unknown_session(&source).into());
@@ -116,6 +127,7 @@ impl Host {
         unmade.keep();
         slot.set(Arc::clone(&back.live));
         drop(slot);
+        drop(still);
         answer(back, client, id, &from).await
     }
 
