@@ -98,6 +98,14 @@ impl Host {
             self.record_request(&fork, text).await?;
             let params = self.params_again(&fork.id, params, &kept).await?;
             let mut reasons = kept.reasons.clone();
+            if still.is_none() && self.registry.live(&row.id).is_none() {
+                // It ended or went to sleep meanwhile.
+                let mut held = source_slot.lock().await;
+                if held.live().is_none() {
+                    held.settle().await;
+                    still = Some(held);
+                }
+            }
             let (ways, _held) = match self.agents_own(&row, &kept, seq == last) {
                 Ok((way, held)) => (vec![way], held),
                 Err(reason) => {
