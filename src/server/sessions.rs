@@ -119,21 +119,14 @@ impl Connection {
         let Some(row) = row else {
             return Err(Failure::unknown_session(&id).into());
         };
-        // Another process may drive it, and would go on.
-        let _lease = match slot.take() {
-            Some(live) => {
-                live.close().await;
-                None
-            }
-            None => {
-                let lease = host.lease(&id).await?;
-                let ended = host.end_interrupted(&id).await;
-                ended.map_err(Failure::from)?;
-                Some(lease)
-            }
-        };
-        drop(slot);
-        host.registry.sweep();
+        if let Some(live) = slot.take() {
+            live.close().await;
+        }
+        // Another process may drive it, and would go on; also where its agent
+        // ended here. Until all is written nobody brings it back.
+        let lease = host.lease(&id).await?;
+        let ended = host.end_interrupted(&id).await;
+        ended.map_err(Failure::from)?;
         let row = SessionRow {
             state: "closed".into(),
             ..host
@@ -147,6 +140,9 @@ impl Connection {
             .update_session(&row)
             .await
             .map_err(Failure::from)?;
+        drop(lease);
+        drop(slot);
+        host.registry.sweep();
         Ok(Answer::Result("{}".into()))
     }
 

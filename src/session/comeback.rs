@@ -223,7 +223,12 @@ impl Host {
         let live = self.start_agent(start).await?;
         let unclaimed = Unclaimed::new(Arc::clone(&live));
         live.set_roots(self.roots(&kept.plan, &kept.asked));
-        live.set_asked(&kept.asked);
+        let mut known = kept.asked.clone();
+        if !kept.has_servers {
+            // They lack what was not stored: the next time they are read again.
+            known.mcp_servers = None;
+        }
+        live.set_asked(&known);
         // Nobody is attached yet: what comes behind the agent's answer is held.
         live.state().is_announced = false;
         Ok(Running { live, unclaimed })

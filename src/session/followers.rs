@@ -9,7 +9,7 @@ use super::asked::Asked;
 use super::client::Client;
 use super::ending::Cause;
 use super::live::Live;
-use super::state::Waiting;
+use super::state::{State, Waiting};
 use crate::acp::Failure;
 
 /// What is kept of a session whose agent ended, for when it comes back.
@@ -56,6 +56,14 @@ impl Rest {
     }
 }
 
+impl State {
+    /// Whether a client follows that is still there: one may have left while the
+    /// session was brought back for it.
+    pub(super) fn is_attended(&self) -> bool {
+        self.clients.iter().any(|it| !it.gone.is_cancelled())
+    }
+}
+
 impl Live {
     /// Lets a client follow the session. The first one answers what the agent asks.
     pub fn attach(&self, client: &Arc<Client>) {
@@ -81,8 +89,7 @@ impl Live {
     }
 
     pub(super) fn has_client(&self) -> bool {
-        let state = self.state();
-        state.clients.iter().any(|it| !it.gone.is_cancelled())
+        self.state().is_attended()
     }
 
     /// Whether a request of this client's still waits for its answer.

@@ -49,6 +49,17 @@ impl Host {
             return Err(Failure::invalid_params("`sessionId` is missing, a string").into());
         };
         let asked = Asked::parse(params)?;
+        let source_slot = self.registry.slot(&source);
+        // What is sent to it waits until its agent's session is forked, if it is not live.
+        let mut still = Some(source_slot.lock().await);
+        if let Some(held) = &mut still {
+            match held.live() {
+                Some(_) => still = None,
+                None => {
+                    held.settle().await;
+                }
+            }
+        }
         let row = self.store.session(&source).await.map_err(Failure::from)?;
         let Some(row) = row else {
             return Err(Failure::unknown_session(&source).into());
@@ -88,6 +99,14 @@ impl Host {
             self.record_request(&fork, text).await?;
             let params = self.params_again(&fork.id, params, &kept).await?;
             let mut reasons = kept.reasons.clone();
+            if still.is_none() && self.registry.live(&row.id).is_none() {
+                // It ended or went to sleep meanwhile.
+                let mut held = source_slot.lock().await;
+                if held.live().is_none() {
+                    held.settle().await;
+                    still = Some(held);
+                }
+            }
             let (ways, _held) = match self.agents_own(&row, &kept, seq == last) {
                 Ok((way, held)) => (vec![way], held),
                 Err(reason) => {
@@ -117,6 +136,7 @@ impl Host {
         unmade.keep();
         slot.set(Arc::clone(&back.live));
         drop(slot);
+        drop(still);
         answer(back, client, id, &from).await
     }
 

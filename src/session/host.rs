@@ -83,7 +83,8 @@ impl Host {
 
     /// Ends every session, then every VM, then waits until all is on disk.
     pub async fn shutdown(&self) {
-        let live = self.registry.unfinished();
+        let mut live = self.restarts.stop();
+        live.extend(self.registry.unfinished());
         futures::future::join_all(live.iter().map(|live| live.close())).await;
         self.vms.stop_all().await;
         self.indexer.stop().await;

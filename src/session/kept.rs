@@ -24,6 +24,8 @@ pub(super) struct Kept {
     pub(super) missing: Vec<String>,
     /// What is not as the client asked, or not as it was.
     pub(super) reasons: Vec<String>,
+    /// Whether the MCP servers are the client's, with all their values.
+    pub(super) has_servers: bool,
     /// Whether the client said something that the agent was not told before.
     pub(super) has_new_instructions: bool,
 }
@@ -84,6 +86,7 @@ impl Host {
             options,
             missing,
             reasons,
+            has_servers,
             has_new_instructions,
         })
     }

@@ -4,8 +4,8 @@
 use serde_json::Value;
 
 use super::host::Host;
-use super::live::Live;
-use super::state::{Asker, REPLY_BYTES, with_meta};
+use super::live::{Live, too_many_pending};
+use super::state::{Asker, REPLY_BYTES, State, with_meta};
 use super::turns::with_id;
 use crate::acp::extension::{PromptMeta, TurnEnd};
 use crate::acp::methods::{self, response_kind};
@@ -51,7 +51,7 @@ pub(super) async fn answer(
             let _ = asker.client.outbox.send(&line).await;
             return Ok(true);
         }
-        if live.join(turn.prompt, asker) {
+        if live.join(turn.prompt, asker)? {
             return Ok(true);
         }
     }
@@ -82,20 +82,24 @@ impl Host {
 impl Live {
     /// Adds somebody to those who wait for a prompt's answer. `false` if it is
     /// not in this process's hands any more.
-    fn join(&self, prompt: i64, asker: &Asker) -> bool {
+    ///
+    /// # Errors
+    /// When as many wait for it as may wait for an agent.
+    fn join(&self, prompt: i64, asker: &Asker) -> Result<bool, Failure> {
         let mut state = self.state();
-        if let Some(turn) = state.turn.as_mut().filter(|turn| turn.prompt == prompt) {
-            turn.joined.push(asker.clone());
-            return true;
+        let State { turn, queue, .. } = &mut *state;
+        let askers = match turn.as_mut().filter(|turn| turn.prompt == prompt) {
+            Some(turn) => &mut turn.joined,
+            None => match queue.iter_mut().find(|waiting| waiting.seq == prompt) {
+                Some(waiting) => &mut waiting.askers,
+                None => return Ok(false),
+            },
+        };
+        if askers.len() >= self.bounds.pending_requests {
+            return Err(too_many_pending());
         }
-        let mut queue = state.queue.iter_mut();
-        match queue.find(|waiting| waiting.seq == prompt) {
-            Some(waiting) => {
-                waiting.askers.push(asker.clone());
-                true
-            }
-            None => false,
-        }
+        askers.push(asker.clone());
+        Ok(true)
     }
 }
 

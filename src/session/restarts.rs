@@ -2,6 +2,7 @@
 //! for ever. Prompts that an agent left waiting start it anew too.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,8 @@ pub struct Restarts {
     sessions: Mutex<HashMap<String, Ended>>,
     /// The agents that run, also those that nobody knows yet or any more.
     running: Mutex<HashMap<Arc<str>, Arc<Live>>>,
+    /// acpbox ends: no agent is started any more.
+    is_stopping: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -41,6 +44,7 @@ impl Restarts {
             window: limits.restart_window,
             sessions: Mutex::default(),
             running: Mutex::default(),
+            is_stopping: AtomicBool::new(false),
         }
     }
 
@@ -50,6 +54,22 @@ impl Restarts {
 
     fn running(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Live>>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets no agent be started any more, and returns those that run, also for
+    /// sessions that are still on their way back.
+    pub(super) fn stop(&self) -> Vec<Arc<Live>> {
+        self.is_stopping.store(true, Ordering::Relaxed);
+        self.running().values().map(Arc::clone).collect()
+    }
+
+    /// # Errors
+    /// When acpbox ends.
+    pub(super) fn may_start(&self) -> Result<(), Failure> {
+        if self.is_stopping.load(Ordering::Relaxed) {
+            return Err(Failure::internal(Phase::Spawn, "acpbox ends"));
+        }
+        Ok(())
     }
 
     /// An agent has ended; the session's next one may be there already.

@@ -254,7 +254,7 @@ impl Host {
             let slot = self.registry.slot(id);
             let Some(held) = slot.try_lock() else { return };
             let Some(live) = held.live() else { return };
-            let is_unattended = |state: &State| live.is_idle(state) && state.clients.is_empty();
+            let is_unattended = |state: &State| live.is_idle(state) && !state.is_attended();
             live.sleep(reason, is_unattended).await;
         });
         futures::future::join_all(sleeping).await;
@@ -299,9 +299,8 @@ impl Host {
 /// conversation any more is left alone.
 fn patience(host: &Host, live: &Live, state: &State) -> Option<Duration> {
     let settings = host.config.vm_settings(&live.vm_name);
-    let attended = state.clients.iter().any(|it| !it.gone.is_cancelled());
     let agent = settings.agent_sleep_after;
-    let either = match attended {
+    let either = match state.is_attended() {
         true => agent,
         false => agent.into_iter().chain(settings.sleep_after).min(),
     };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::asked::Asked;
 use super::client::Offer;
+use super::ending::Cause;
 use super::handshake::initialize_params;
 use super::host::{Bounds, Host};
 use super::live::{Live, Parts, Unclaimed};
@@ -102,7 +103,9 @@ impl Host {
         };
         // Sessions that are over hold their VM until their place is swept.
         self.registry.sweep();
+        self.restarts.may_start()?;
         let running = self.vms.get(plan, mounts).await?;
+        self.restarts.may_start()?;
         let environment = agent.environment(&self.environment, &located, &plan.guest);
         let mut without_secrets = agent.clone();
         without_secrets.env.clear();
@@ -187,6 +190,10 @@ impl Host {
             restarts: Arc::clone(&self.restarts),
         }));
         tokio::spawn(self.drive(&live, output));
+        if self.restarts.may_start().is_err() {
+            // acpbox began to end while it was started, and does not know it.
+            live.end_for(Cause::Closed);
+        }
         let unclaimed = Unclaimed::new(Arc::clone(&live));
         match self.initialize(&live, &offer).await {
             Ok(()) => {

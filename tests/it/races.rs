@@ -9,6 +9,8 @@ use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
 
 mod full;
 mod logins;
+mod meeting;
+mod shutdown;
 mod terminals;
 
 /// A stored session that nobody drives, of an agent that does these steps next.

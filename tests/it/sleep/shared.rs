@@ -228,6 +228,41 @@ fn a_vm_that_its_clients_have_left_sleeps_until_one_comes_back() {
 }
 
 #[test]
+fn a_vm_sleeps_whose_client_left_while_its_session_came_back() {
+    let setup = Setup::new().vm("sleep_after = \"400ms\"");
+    setup.script(&[]);
+    threads().block_on(async {
+        let server = host(&setup);
+        let mut one = Peer::connect(&server).await;
+        let params = json!({"cwd": setup.workspace(), "mcpServers": []});
+        let created = one.call("session/new", params.clone()).await.unwrap();
+        let session = json!({"sessionId": created["sessionId"]});
+        one.call("session/close", session.clone()).await.unwrap();
+        setup.script(&[
+            json!({"expect": "session/new"}),
+            json!({"sleep_ms": 600}),
+            json!({"send": r#"{"jsonrpc":"2.0","id":$ID,"result":{"sessionId":"again"}}"#}),
+        ]);
+        let mut load = params;
+        load["sessionId"] = session["sessionId"].clone();
+        one.send("session/resume", load).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        drop(one);
+        let mut other = Peer::connect(&server).await;
+        let list = other.call("_acpbox/vm/list", json!({})).await.unwrap();
+        let name = list["vms"][0]["name"].as_str().unwrap().to_owned();
+        timeout(PATIENCE, async {
+            while !server.host.vms.is_asleep(&name) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await
+        .expect("it sleeps");
+        server.host.shutdown().await;
+    });
+}
+
+#[test]
 fn whoever_followed_a_session_whose_agent_died_hears_what_brings_it_back() {
     let setup = Setup::host();
     setup.script(&[expect_prompt(), json!({"exit": 3})]);

@@ -359,6 +359,12 @@ impl Client {
         self.input = None;
     }
 
+    /// Sends acpbox a signal.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let _ = rustix::process::kill_process(pid, signal);
+    }
+
     /// Resident memory of acpbox at its highest, in KiB.
     pub fn peak_memory(&self) -> u64 {
         let path = format!("/proc/{}/status", self.child.id());

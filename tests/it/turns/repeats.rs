@@ -220,3 +220,30 @@ fn a_deleted_session_takes_its_keys_along() {
     let canary = b"canary-key";
     assert!(!file.windows(canary.len()).any(|window| window == canary));
 }
+
+#[test]
+fn only_so_many_wait_for_the_same_prompt() {
+    let setup = Setup::host().limits("pending_requests = 4");
+    let mut client = setup.connect();
+    setup.script(&[
+        expect_prompt(),
+        chunk("one"),
+        json!({"expect": "_v/go_on"}),
+        end_turn(),
+    ]);
+    let session = client.new_session();
+    let first = client.request("session/prompt", keyed(&session, "a", "k"));
+    client.expect("session/update");
+    let again: Vec<u64> = (0..6)
+        .map(|_| client.request("session/prompt", keyed(&session, "a", "k")))
+        .collect();
+    for id in &again[4..] {
+        let error = client.answer(*id).unwrap_err();
+        let message = error["message"].as_str().unwrap();
+        assert!(message.starts_with("too many requests wait"), "{message}");
+    }
+    client.notify("_v/go_on", json!({"sessionId": session}));
+    for id in [first].iter().chain(&again[..4]) {
+        client.answer(*id).unwrap();
+    }
+}
