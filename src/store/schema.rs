@@ -144,6 +144,14 @@ impl Stamp {
     }
 }
 
+/// What a file of ours says of its version, also one whose schema this SQLite
+/// cannot read.
+pub(super) fn version(connection: &Connection) -> rusqlite::Result<Option<i64>> {
+    let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+    let is_ours = number("PRAGMA application_id")? == i64::from(APPLICATION_ID);
+    is_ours.then(|| number("PRAGMA user_version")).transpose()
+}
+
 /// Read in one statement, since another process may be migrating meanwhile.
 pub(super) fn stamp(connection: &Connection) -> rusqlite::Result<Stamp> {
     connection.query_row(
