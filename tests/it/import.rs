@@ -212,6 +212,11 @@ fn an_import_is_seen_when_it_is_complete_and_what_a_killed_one_left_is_removed()
     };
     assert_eq!(listed(), serde_json::json!([]));
     place.acpbox(&["sessions", "show", "import-"]).expect(2);
+    let found = place
+        .acpbox(&["sessions", "search", "--json", "word"])
+        .expect(0)
+        .json();
+    assert_eq!(found["hits"], serde_json::json!([]), "out of sight");
     killed.kill().unwrap();
     killed.wait().unwrap();
     // A third one sweeps behind the killed one, and leaves the slow one alone.
