@@ -20,6 +20,8 @@ const LEASE_TRIES: u32 = 3;
 /// Live sessions by public id.
 pub struct Registry {
     leases: PathBuf,
+    /// As the leases, of sessions that are not live but followed by a client.
+    followed: PathBuf,
     places: Arc<Mutex<Places>>,
 }
 
@@ -34,6 +36,8 @@ struct Place {
     live: Option<Arc<Live>>,
     /// What is kept of one whose agent ended, until it is back or closed.
     rest: Option<Rest>,
+    /// Tells other processes that somebody follows it while it is not live.
+    followed: Option<Lease>,
 }
 
 /// The public ids of a registry's sessions, for one of them to look up.
@@ -101,6 +105,7 @@ impl Held<'_> {
         self.place(|place| {
             place.live = Some(live);
             place.rest = None;
+            place.followed = None;
         });
     }
 
@@ -108,6 +113,7 @@ impl Held<'_> {
     pub fn take(&mut self) -> Option<Arc<Live>> {
         self.place(|place| {
             place.rest = None;
+            place.followed = None;
             place.live.take()
         })
     }
@@ -145,9 +151,12 @@ impl Registry {
     /// `state_dir` is where the leases are kept.
     pub fn new(state_dir: &Path) -> Registry {
         let leases = state_dir.join("leases");
+        let followed = state_dir.join("followed");
         leases::remove_stale(&leases);
+        leases::remove_stale(&followed);
         Registry {
             leases,
+            followed,
             places: Arc::default(),
         }
     }
@@ -231,6 +240,16 @@ impl Registry {
                 place.rest = rest;
             }
         }
+        for (id, place) in places.iter_mut() {
+            let is_followed =
+                place.live.is_none() && place.rest.as_ref().is_some_and(Rest::is_followed);
+            match (&place.followed, is_followed) {
+                (Some(_), false) => place.followed = None,
+                // Another process may say so already, which is enough.
+                (None, true) => place.followed = lock(&self.followed, id, 0).ok(),
+                _ => {}
+            }
+        }
         places.retain(|_, place| {
             Arc::strong_count(&place.work) > 1
                 || place.live.is_some()
@@ -244,6 +263,11 @@ impl Registry {
     /// The folder of the leases; see [`super::leases`].
     pub fn leases(&self) -> &Path {
         &self.leases
+    }
+
+    /// As [`Registry::leases`], for sessions that are not live but followed.
+    pub fn followed(&self) -> &Path {
+        &self.followed
     }
 
     /// The file whose lock is the right to drive a session; absent while nobody does.
@@ -263,38 +287,39 @@ impl Registry {
 
     /// Takes the right to drive a session; one process has it at a time.
     pub fn lease(&self, id: &str) -> Result<Lease, Failure> {
-        let io = |error: std::io::Error| {
-            let what = format!(
-                "the session's lease below {}: {error}",
-                self.leases.display()
-            );
-            Failure::internal(Phase::Session, what)
-        };
-        std::fs::create_dir_all(&self.leases).map_err(io)?;
-        let path = self.lease_path(id);
-        let mut tries = LEASE_TRIES;
-        loop {
-            let file = File::create(&path).map_err(io)?;
-            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => {}
-                // A process that starts looks at leases, for microseconds each.
-                Err(rustix::io::Errno::WOULDBLOCK) if tries > 0 => {
-                    tries -= 1;
-                    std::thread::sleep(Duration::from_millis(1));
-                    continue;
-                }
-                Err(rustix::io::Errno::WOULDBLOCK) => {
-                    return Err(is_held(id, locks::holders(&path).first().copied()));
-                }
-                Err(error) => return Err(io(error.into())),
+        lock(&self.leases, id, LEASE_TRIES)
+    }
+}
+
+/// Takes the lock that a file of this name in the folder stands for.
+fn lock(folder: &Path, id: &str, mut tries: u32) -> Result<Lease, Failure> {
+    let io = |error: std::io::Error| {
+        let what = format!("the session's lease below {}: {error}", folder.display());
+        Failure::internal(Phase::Session, what)
+    };
+    std::fs::create_dir_all(folder).map_err(io)?;
+    let path = folder.join(id);
+    loop {
+        let file = File::create(&path).map_err(io)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            // A process that starts looks at leases, for microseconds each.
+            Err(rustix::io::Errno::WOULDBLOCK) if tries > 0 => {
+                tries -= 1;
+                std::thread::sleep(Duration::from_millis(1));
+                continue;
             }
-            // Its holder may have removed the file between the opening and the lock.
-            let is_same = rustix::fs::stat(&path)
-                .ok()
-                .zip(rustix::fs::fstat(&file).ok());
-            if is_same.is_some_and(|(named, held)| named.st_ino == held.st_ino) {
-                return Ok(Lease { path, _file: file });
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(is_held(id, locks::holders(&path).first().copied()));
             }
+            Err(error) => return Err(io(error.into())),
+        }
+        // Its holder may have removed the file between the opening and the lock.
+        let is_same = rustix::fs::stat(&path)
+            .ok()
+            .zip(rustix::fs::fstat(&file).ok());
+        if is_same.is_some_and(|(named, held)| named.st_ino == held.st_ino) {
+            return Ok(Lease { path, _file: file });
         }
     }
 }

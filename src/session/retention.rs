@@ -1,6 +1,7 @@
 //! Which sessions are kept no longer, and their end.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,7 +49,8 @@ pub struct Expired {
 }
 
 /// The sessions that are over the limits, longest unused first. Nothing is
-/// changed. Live ones are left out, and others go in their stead.
+/// changed. Live ones, and those that somebody follows in any process, are left
+/// out, and others go in their stead.
 ///
 /// `max_bytes` is compared with the pages of the file that are in use. What a
 /// session would free is estimated high, so that none goes too many; once these
@@ -180,8 +182,11 @@ pub async fn apply(
 }
 
 async fn held(registry: &Registry) -> HashMap<String, u32> {
-    let folder = registry.leases().to_path_buf();
-    let held = tokio::task::spawn_blocking(move || leases::held(&folder));
+    let folders = [registry.leases(), registry.followed()].map(Path::to_path_buf);
+    let held = tokio::task::spawn_blocking(move || {
+        let held = folders.iter().map(|folder| leases::held(folder));
+        held.flatten().collect()
+    });
     // Whoever is overlooked still has its lease.
     held.await.unwrap_or_default()
 }

@@ -201,6 +201,8 @@ impl Host {
         });
         futures::future::join_all(sleeping).await;
         drop(all);
+        // What sleeps now and is followed is marked as such.
+        self.registry.sweep();
         for name in self.vms.names() {
             let Some(patience) = self.config.vm_settings(&name).sleep_after else {
                 continue;

@@ -67,7 +67,7 @@ pub fn count(stored: &mut String, seq: i64, kind: &str, raw: &str) {
 pub fn shown(stored: &str) -> Option<SessionUsage> {
     let tally = Tally::parse(stored);
     let costs = tally.costs.iter().map(|count| Cost {
-        amount: count.earlier + count.now,
+        amount: sum(count.earlier, count.now),
         currency: count.currency.clone(),
     });
     let shown = SessionUsage {
@@ -100,10 +100,11 @@ pub fn nothing_up_to(seq: i64) -> String {
 /// The row with the events counted that it was written before.
 pub async fn caught_up(store: &Store, mut row: SessionRow) -> Result<SessionRow, StoreError> {
     let last = store.last_seq(&row.id).await?;
+    let mut after = Tally::parse(&row.usage).through;
     loop {
         let page = EventPage {
             session: row.id.clone(),
-            after: Some(Tally::parse(&row.usage).through),
+            after: Some(after),
             before: None,
             limit: PAGE_EVENTS,
             max_bytes: PAGE_BYTES,
@@ -119,6 +120,7 @@ pub async fn caught_up(store: &Store, mut row: SessionRow) -> Result<SessionRow,
         }
         for event in events {
             count(&mut row.usage, event.seq, &event.kind, &event.raw);
+            after = event.seq;
         }
     }
 }
@@ -210,7 +212,7 @@ impl Tally {
                 let count = &mut costs[at];
                 // A sum that shrinks began anew.
                 if amount < count.now {
-                    count.earlier += count.now;
+                    count.earlier = sum(count.earlier, count.now);
                 }
                 count.now = amount;
             }
@@ -226,10 +228,15 @@ impl Tally {
     /// The agent has a new session, and counts from zero.
     fn begin_anew(&mut self) {
         for count in &mut self.costs {
-            count.earlier += std::mem::take(&mut count.now);
+            count.earlier = sum(count.earlier, std::mem::take(&mut count.now));
         }
         self.context = None;
     }
+}
+
+/// JSON has no infinity: what is written could not be read again.
+fn sum(one: f64, other: f64) -> f64 {
+    (one + other).min(f64::MAX)
 }
 
 /// A number of tokens, however it is spelled.
@@ -323,6 +330,14 @@ mod tests {
         ] {
             assert_eq!(after(&[(UPDATE, raw)]), None, "{raw}");
         }
+        let huge = |amount: &str| format!("{amount} USD");
+        let told = ["1.7e308", "0", "1.7e308", "0", "1.7e308"].map(huge);
+        let told: Vec<&str> = told.iter().map(String::as_str).collect();
+        assert_eq!(
+            costs(&told),
+            [("USD".to_owned(), f64::MAX)],
+            "JSON has no infinity"
+        );
         let huge =
             r#"{"result":{"usage":{"inputTokens":18446744073709551615,"outputTokens":5e30}}}"#;
         let usage = after(&[(PROMPT_RESULT, huge), (PROMPT_RESULT, huge)]).unwrap();

@@ -34,15 +34,13 @@ pub(super) fn writer(path: &Path) -> Result<Connection, StoreError> {
     // Closing copies the log into the file, which is not to happen to a damaged one.
     keep_log_on_close(&connection, true).map_err(sqlite)?;
     wait_for_locks(&mut connection).map_err(sqlite)?;
+    // First: to SQLite, a schema with something newer in it is a damaged one.
+    if let Some(found) = schema::version(&connection).map_err(sqlite)? {
+        refuse_newer(path, found)?;
+    }
     let stamp = schema::stamp(&connection).map_err(sqlite)?;
     refuse_foreign(path, &stamp)?;
-    if stamp.version > schema::VERSION {
-        return Err(StoreError::Newer {
-            path: path.to_path_buf(),
-            found: stamp.version,
-            known: schema::VERSION,
-        });
-    }
+    refuse_newer(path, stamp.version)?;
     if stamp.is_new() {
         // Only possible before there is a table, and before WAL: what deleting
         // frees can then be given back to the disk a few pages at a time.
@@ -175,6 +173,17 @@ fn cannot_open(path: &Path, source: rusqlite::Error) -> StoreError {
         };
     }
     StoreError::from_sqlite(path, source)
+}
+
+fn refuse_newer(path: &Path, found: i64) -> Result<(), StoreError> {
+    if found <= schema::VERSION {
+        return Ok(());
+    }
+    Err(StoreError::Newer {
+        path: path.to_path_buf(),
+        found,
+        known: schema::VERSION,
+    })
 }
 
 /// An SQLite file of another program is not taken over.

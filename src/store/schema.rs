@@ -109,7 +109,8 @@ INSERT INTO unindexed SELECT key FROM sessions;
 
 /// `turns` says of each prompt which event began it and which ended it, so that
 /// what a killed process left open is found without reading a transcript.
-/// `key` is the client's own name for the request.
+/// `key` is the client's own name for the request. Of older turns, only those
+/// without an end are in it; such ran one after the other.
 const TURNS: &str = "
 CREATE TABLE turns(
     session INTEGER NOT NULL,
@@ -121,6 +122,11 @@ CREATE TABLE turns(
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX turns_by_key ON turns(session, key) WHERE key IS NOT NULL;
 CREATE INDEX turns_open ON turns(session, prompt) WHERE last IS NULL;
+INSERT INTO turns(session, prompt, first)
+    SELECT session, seq, seq + 1 FROM events AS prompt
+    WHERE kind = 'session/prompt' AND direction = 0 AND NOT EXISTS (
+        SELECT 1 FROM events AS answer WHERE answer.session = prompt.session AND answer.seq > prompt.seq
+            AND answer.kind IN ('session/prompt:result', 'session/prompt:error'));
 ";
 
 /// What sessions used, and an index that holds all that lists of sessions are
@@ -142,6 +148,14 @@ impl Stamp {
     pub(super) fn is_new(&self) -> bool {
         self.version == 0 && self.application == 0 && self.tables == 0
     }
+}
+
+/// What a file of ours says of its version, also one whose schema this SQLite
+/// cannot read.
+pub(super) fn version(connection: &Connection) -> rusqlite::Result<Option<i64>> {
+    let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+    let is_ours = number("PRAGMA application_id")? == i64::from(APPLICATION_ID);
+    is_ours.then(|| number("PRAGMA user_version")).transpose()
 }
 
 /// Read in one statement, since another process may be migrating meanwhile.
@@ -196,7 +210,12 @@ mod tests {
         connection
             .execute_batch(
                 "INSERT INTO sessions(id, agent, vm, cwd, created, updated, state, options)
-                 VALUES ('s', 'a', 'v', '/w', 1, 2, 'open', '{}'); PRAGMA user_version = 1;",
+                 VALUES ('s', 'a', 'v', '/w', 1, 2, 'open', '{}');
+                 INSERT INTO events(session, seq, time, direction, kind, raw) VALUES
+                    (1, 1, 1, 0, 'session/prompt', '{}'), (1, 2, 1, 1, 'session/prompt:result', '{}'),
+                    (1, 3, 1, 0, 'session/prompt', '{}'), (1, 4, 1, 1, 'session/prompt:error', '{}'),
+                    (1, 5, 1, 0, 'session/prompt', '{}'), (1, 6, 1, 1, 'agent_message_chunk', '{}');
+                 PRAGMA user_version = 1;",
             )
             .unwrap();
         migrate(&mut connection).unwrap();
@@ -207,5 +226,18 @@ mod tests {
             .unwrap();
         assert_eq!(stored, ("{}".to_owned(), 2));
         assert_eq!(stamp(&connection).unwrap().version, VERSION);
+        // The turn that a killed process left open can be ended.
+        let open: (i64, i64) = connection
+            .query_row(
+                "SELECT prompt, first FROM turns WHERE last IS NULL",
+                [],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
+            .unwrap();
+        assert_eq!(open, (5, 6));
+        let turns: i64 = connection
+            .query_row("SELECT count(*) FROM turns", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(turns, 1);
     }
 }

@@ -76,9 +76,11 @@ pub(super) fn one(connection: &Connection, id: &str) -> Result<Option<SessionRow
     Ok(statement.query_row([id], read).optional()?)
 }
 
+/// `None` also for one that is being imported.
 pub(super) fn by_key(connection: &Connection, key: i64) -> Result<Option<SessionRow>, Fault> {
-    let mut statement =
-        connection.prepare_cached(&format!("SELECT {COLUMNS} FROM sessions WHERE key = ?1"))?;
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM sessions WHERE key = ?1 AND state <> 'importing'"
+    ))?;
     Ok(statement.query_row([key], read).optional()?)
 }
 

@@ -3,11 +3,12 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 
-use crate::cli::{Ended, Place, eventually};
+use crate::cli::{Ended, PATIENCE, Place, eventually};
 use crate::support::transcripts::{CONVERSATION, SESSION, Transcript, header};
 
 #[test]
@@ -211,6 +212,11 @@ fn an_import_is_seen_when_it_is_complete_and_what_a_killed_one_left_is_removed()
     };
     assert_eq!(listed(), serde_json::json!([]));
     place.acpbox(&["sessions", "show", "import-"]).expect(2);
+    let found = place
+        .acpbox(&["sessions", "search", "--json", "word"])
+        .expect(0)
+        .json();
+    assert_eq!(found["hits"], serde_json::json!([]), "out of sight");
     killed.kill().unwrap();
     killed.wait().unwrap();
     // A third one sweeps behind the killed one, and leaves the slow one alone.
@@ -224,6 +230,33 @@ fn an_import_is_seen_when_it_is_complete_and_what_a_killed_one_left_is_removed()
     assert_eq!(listed().as_array().map(Vec::len), Some(2));
     assert_eq!(count(&place, "events"), 2000 + events);
     assert_eq!(export(&place, SESSION), lines(2000));
+}
+
+#[test]
+fn costs_beyond_every_number_hang_nobody() {
+    let mut transcript = Transcript::new();
+    for amount in [1.7e308, 0.0, 1.7e308, 0.0] {
+        let cost = serde_json::json!({"amount": amount, "currency": "USD"});
+        transcript.update(
+            10,
+            &serde_json::json!({"sessionUpdate": "usage_update", "used": 1, "size": 2, "cost": cost}),
+        );
+    }
+    let place = Place::new();
+    import(&place, &transcript.text, &[]).expect(0);
+    let mut child = place
+        .command(&["sessions", "show", SESSION])
+        .spawn()
+        .unwrap();
+    let start = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if start.elapsed() > PATIENCE {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("it counts for ever");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 #[test]

@@ -62,7 +62,7 @@ fn the_limit_of_a_list_applies_after_all_filters() {
     }
     place
         .acpbox(&["sessions", "list", "--state", "asleep"])
-        .expect_words(2, &["live, open, closed"]);
+        .expect_words(2, &["live, open, sleeping, closed"]);
 }
 
 #[test]

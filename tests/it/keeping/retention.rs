@@ -117,6 +117,44 @@ fn a_session_that_is_live_in_another_process_is_kept() {
 }
 
 #[test]
+fn a_sleeping_session_that_a_client_of_another_process_follows_is_kept() {
+    let setup = Setup::host().vm("agent_sleep_after = \"100ms\"");
+    let mut client = setup.start();
+    client.initialize_offering(json!({"_meta": {"acpbox": {"agentNotifications": true}}}));
+    let capabilities = json!({"loadSession": false, "sessionCapabilities": {"resume": {}}});
+    let script = [
+        json!({"on": "initialize", "result": {"protocolVersion": 1, "agentCapabilities": capabilities}}),
+        json!({"on": "session/resume", "result": {}}),
+    ];
+    let session = client.new_session_of(&script);
+    client.prompt(&session, "one").unwrap();
+    client.expect("_acpbox/session/sleep");
+    let followed = setup.state().join("followed").join(&session);
+    assert!(wait_until(|| followed.exists()), "nothing says so");
+    let prune = || {
+        let command = setup.command();
+        let mut program = std::process::Command::new(command.get_program());
+        program.args(["sessions", "prune", "--yes", "--max-sessions", "0"]);
+        program.env_clear().envs(
+            command
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
+        let output = program.current_dir(setup.workspace()).output().unwrap();
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let told = prune();
+    assert!(told.contains("no session is over"), "{told}");
+    client.prompt(&session, "two").unwrap();
+    client.expect("_acpbox/session/wake");
+    client.expect("_acpbox/session/sleep");
+    assert!(wait_until(|| followed.exists()), "nothing says so");
+    assert!(prune().contains("no session is over"));
+    drop(client);
+    assert!(prune().contains(&session), "nobody follows it any more");
+}
+
+#[test]
 fn a_process_applies_the_limits_in_the_background() {
     let setup = Setup::host().config("[retention]\nmax_age = \"30d\"\nmax_sessions = 2\n");
     let rows = [40, 20, 10, 5].map(|days| (row(&format!("s{days}"), days_ago(days)), 5000));

@@ -23,6 +23,34 @@ async fn a_newer_schema_is_refused_and_left_alone() {
     assert_eq!(std::fs::read(&fixture.path).unwrap(), before);
 }
 
+/// SQLite calls a schema damaged that it cannot read, as one may be that a
+/// newer SQLite wrote.
+#[tokio::test]
+async fn a_newer_schema_that_cannot_be_read_is_not_set_aside() {
+    let fixture = Fixture::with_events(3).await;
+    fixture.store.close().await.unwrap();
+    rusqlite::Connection::open(&fixture.path)
+        .unwrap()
+        .execute_batch(
+            "PRAGMA writable_schema = ON;
+             INSERT INTO sqlite_schema(type, name, tbl_name, rootpage, sql)
+             VALUES ('table', 'later', 'later', 2, 'CREATE TABLE later(x) WITH NEW SYNTAX');
+             PRAGMA user_version = 99",
+        )
+        .unwrap();
+    let before = std::fs::read(&fixture.path).unwrap();
+    for error in [
+        Store::open(&fixture.path).err().unwrap(),
+        Store::open_or_set_aside(&fixture.path, true).err().unwrap(),
+    ] {
+        assert!(
+            matches!(error, StoreError::Newer { found: 99, .. }),
+            "{error}"
+        );
+    }
+    assert_eq!(std::fs::read(&fixture.path).unwrap(), before);
+}
+
 #[tokio::test]
 async fn a_damaged_header_is_named_and_not_overwritten() {
     let fixture = Fixture::with_events(3).await;
