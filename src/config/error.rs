@@ -9,7 +9,7 @@ pub enum ConfigError {
         "the user's home folder is unknown: HOME is unset and /etc/passwd has no entry; set HOME"
     )]
     NoHome,
-    #[error("cannot read the configuration file {}: {source}", file.display())]
+    #[error("cannot read the configuration file {}", file.display())]
     Read {
         file: PathBuf,
         source: std::io::Error,

@@ -135,7 +135,11 @@ fn explain(message: &str, text: &str, start: usize) -> String {
     if message.starts_with("unknown field") {
         let unknown = quoted.next().unwrap_or_default();
         let known: Vec<&str> = quoted.collect();
-        let place = match table_at(text, start) {
+        let table = table_at(text, start).filter(|table| {
+            // The unknown key may be the table itself, which is in none.
+            table.split('.').next() != Some(unknown) || !is_header(text, start)
+        });
+        let place = match table {
             Some(table) => format!(" in [{table}]"),
             None => String::new(),
         };
@@ -148,7 +152,9 @@ fn explain(message: &str, text: &str, start: usize) -> String {
     // serde speaks of its own data model where a person speaks of TOML.
     let message = message
         .replace("a sequence", "a list")
-        .replace("a map", "a table");
+        .replace("a map", "a table")
+        .replace("expected usize", "expected a whole number")
+        .replace("expected u64", "expected a whole number");
     match key_at(text, start) {
         Some(key) => format!("`{key}`: {message}"),
         None => message,
@@ -162,6 +168,12 @@ pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Opt
         .filter(|(likeness, _)| *likeness > 0.75)
         .max_by(|(a, _), (b, _)| a.total_cmp(b))
         .map(|(_, candidate)| candidate)
+}
+
+/// Whether an offset is in a `[table]` header.
+fn is_header(text: &str, offset: usize) -> bool {
+    let line = text[..offset].rfind('\n').map_or(0, |end| end + 1);
+    text[line..].trim_start().starts_with('[')
 }
 
 /// The last `[table]` header at or before an offset.

@@ -141,8 +141,8 @@ impl Config {
                 .or(file.defaults.agent)
                 .unwrap_or_else(|| DEFAULT_AGENT.to_owned()),
             default_vm: overrides.vm.clone().or(file.defaults.vm),
-            limits: file.limits,
-            retention: file.retention,
+            limits: scope.limits(file.limits)?,
+            retention: scope.retention(file.retention)?,
             restore: file.restore,
             server: server_settings(file.server, &scope)?,
             agents,
@@ -182,6 +182,7 @@ fn server_settings(
         Some(file) => Some(scope.absolute(&file.to_string_lossy(), "server.token_file")?),
         None => None,
     };
+    scope.at_least("server.connections", settings.connections as u64, 1)?;
     Ok(ServerSettings {
         token_file,
         ..settings

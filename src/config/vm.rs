@@ -6,7 +6,14 @@ use std::time::Duration;
 use crate::vm::{Limits, Mount, Network, Root};
 
 use super::protected::{DEFAULT_PROTECTED, is_inside};
-use super::{ConfigError, GUEST_HOME, file};
+use super::{ConfigError, GUEST_HOME, Retention, file};
+
+/// Bounds below these are mistakes: no agent was ever seen to start with less.
+const LEAST_MEMORY: u64 = 16 << 20;
+const LEAST_PROCESSES: u64 = 16;
+const LEAST_OPEN_FILES: u64 = 64;
+const LEAST_LINE: u64 = 1024;
+const LEAST_DEPTH: u64 = 16;
 
 /// What a VM gets. Folders are absolute; whether they exist is checked when one boots.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +91,15 @@ impl VmSettings {
                 .iter()
                 .map(|entry| mount(entry, &at, scope))
                 .collect::<Result<_, _>>()?;
+        }
+        for (key, value, least) in [
+            ("memory", raw.memory, LEAST_MEMORY),
+            ("processes", raw.processes, LEAST_PROCESSES),
+            ("open_files", raw.open_files, LEAST_OPEN_FILES),
+        ] {
+            if let Some(value) = value {
+                scope.at_least(&format!("{at}.{key}"), value, least)?;
+            }
         }
         settings.limits = Limits {
             memory: raw.memory.or(base.limits.memory),
@@ -188,6 +204,41 @@ impl Scope<'_> {
             "has `{path}`; write an absolute path without `..`, or one that begins with ~/"
         );
         Err(self.wrong(key.to_owned(), problem))
+    }
+
+    /// Refuses a bound that is so low that it can only be a mistake.
+    pub(super) fn at_least(&self, key: &str, value: u64, least: u64) -> Result<(), ConfigError> {
+        if value >= least {
+            return Ok(());
+        }
+        let problem = format!("is {value}, with which nothing would work; write at least {least}");
+        Err(self.wrong(key.to_owned(), problem))
+    }
+
+    pub(super) fn limits(&self, limits: super::Limits) -> Result<super::Limits, ConfigError> {
+        self.at_least("limits.line_bytes", limits.line_bytes as u64, LEAST_LINE)?;
+        self.at_least("limits.depth", limits.depth as u64, LEAST_DEPTH)?;
+        self.at_least("limits.pending_requests", limits.pending_requests as u64, 1)?;
+        Ok(limits)
+    }
+
+    /// 0 means no limit elsewhere; here it would mean that nothing is kept.
+    pub(super) fn retention(&self, retention: Retention) -> Result<Retention, ConfigError> {
+        for (key, is_zero) in [
+            (
+                "max_age",
+                retention.max_age.is_some_and(|age| age.is_zero()),
+            ),
+            ("max_sessions", retention.max_sessions == Some(0)),
+            ("max_bytes", retention.max_bytes == Some(0)),
+        ] {
+            if is_zero {
+                let problem =
+                    "is 0, which would delete every session; leave it out for no limit".to_owned();
+                return Err(self.wrong(format!("retention.{key}"), problem));
+            }
+        }
+        Ok(retention)
     }
 
     fn names(&self, names: &[String], key: &str) -> Result<Vec<PathBuf>, ConfigError> {

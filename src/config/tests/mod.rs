@@ -191,11 +191,55 @@ fn what_is_wrong_in_a_file_is_named_with_its_line_and_key() {
         ),
         (
             "[vm.default]",
-            "line 1: unknown key `vm` in [vm.default]; did you mean `vms`?",
+            "line 1: unknown key `vm`; did you mean `vms`?",
         ),
         (
             "[limits]\nzzz = 1",
             "line 2: unknown key `zzz` in [limits]; the keys here are line_bytes, depth",
+        ),
+        (
+            "[default]\nagent = 'x'",
+            "line 1: unknown key `default`; did you mean `defaults`?",
+        ),
+        (
+            "[limits]\ndepth = -1",
+            "line 2: `depth`: invalid value: integer `-1`, expected a whole number",
+        ),
+        (
+            "[retention]\nmax_sessions = 'x'",
+            "line 2: `max_sessions`: invalid type: string \"x\", expected a whole number",
+        ),
+        (
+            "[retention]\nmax_sessions = 0",
+            ": `retention.max_sessions` is 0, which would delete every session; leave it out for no limit",
+        ),
+        (
+            "[retention]\nmax_bytes = 0",
+            ": `retention.max_bytes` is 0, which would delete",
+        ),
+        (
+            "[retention]\nmax_age = '0s'",
+            ": `retention.max_age` is 0, which would delete",
+        ),
+        (
+            "[limits]\npending_requests = 0",
+            ": `limits.pending_requests` is 0, with which nothing would work; write at least 1",
+        ),
+        (
+            "[server]\nconnections = 0",
+            ": `server.connections` is 0, with which nothing would work; write at least 1",
+        ),
+        (
+            "[vms.x]\nmemory = '1MiB'",
+            ": `vms.x.memory` is 1048576, with which nothing would work; write at least 16777216",
+        ),
+        (
+            "[vms.default]\nprocesses = 1",
+            ": `vms.default.processes` is 1, with which nothing would work; write at least 16",
+        ),
+        (
+            "[vms.default]\nopen_files = 3",
+            ": `vms.default.open_files` is 3, with which nothing would work; write at least 64",
         ),
         (
             "[agents.x]\nargs = 'a'",
