@@ -49,7 +49,7 @@ impl Client {
     /// Starts serving on the runtime that this is called in.
     pub(super) fn connect(server: Arc<Server>) -> Client {
         let limits = &server.host.config.limits;
-        let (line_bytes, depth) = (limits.line_bytes, limits.depth);
+        let depth = limits.depth;
         let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
         let (input, output) = tokio::io::split(theirs);
         let shutdown = CancellationToken::new();
@@ -67,7 +67,9 @@ impl Client {
         tokio::spawn(write_loop(queue, writing));
         Client {
             outbox,
-            reader: BatchReader::new(reading, Decoder::lines(line_bytes)),
+            // What acpbox itself writes is not bounded again: a reply that streamed in
+            // many messages, each within the limit, comes in one at the end.
+            reader: BatchReader::new(reading, Decoder::lines(usize::MAX)),
             depth,
             last_id: 0,
             shutdown,
@@ -111,7 +113,7 @@ impl Client {
             return Err(Ended);
         }
         let messages = frames.iter().filter_map(|frame| match frame {
-            Frame::Message(line) => read(line, self.depth),
+            Frame::Message(line) => read(line, self.depth, self.last_id),
             Frame::TooLong { .. } | Frame::Broken(_) => None,
         });
         Ok(messages.collect())
@@ -124,8 +126,9 @@ impl Client {
     }
 }
 
-/// `None` for what is no message: the server writes none such.
-fn read(line: &[u8], depth: usize) -> Option<Incoming> {
+/// `None` for what is no message: the server writes none such. An answer without
+/// an id is to a request that was too long or too deep to be read: the latest.
+fn read(line: &[u8], depth: usize, latest: u64) -> Option<Incoming> {
     // The server's own additions to a message may nest a little deeper.
     let parsed = Message::parse(line, depth.saturating_add(16)).ok()?;
     let raw = |params: Option<&str>| params.unwrap_or("{}").to_owned();
@@ -140,7 +143,10 @@ fn read(line: &[u8], depth: usize) -> Option<Incoming> {
             params: raw(params),
         },
         Body::Response { id, outcome } => Incoming::Response {
-            id: id.parse().ok()?,
+            id: match id {
+                "null" => latest,
+                id => id.parse().ok()?,
+            },
             outcome: match outcome {
                 Outcome::Result(result) => Ok(result.to_owned()),
                 Outcome::Error(error) => Err(error.to_owned()),

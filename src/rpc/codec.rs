@@ -149,7 +149,7 @@ impl Decoder {
                 if let Skipping::Line(bytes) = &mut self.skipping {
                     *bytes += buffer.len();
                     buffer.clear();
-                } else if buffer.len() > self.limit + 1 {
+                } else if buffer.len() > self.limit.saturating_add(1) {
                     // One more byte than the limit may still be a carriage return.
                     self.skipping = Skipping::Line(buffer.len());
                     buffer.clear();

@@ -67,6 +67,7 @@ pub(super) fn of_call(method: &str, params: &Value) -> Option<Item> {
             "asked" => "the session was put to sleep with its VM".to_owned(),
             _ => "the session went to sleep: nothing went on".to_owned(),
         },
+        "_acpbox/session/restored" => return Some(restored(params)),
         "_acpbox/session/wake" => format!("the session woke ({})", line(params, "tier")),
         "_acpbox/permission/denied" => {
             let asked = line(params, "method");
@@ -85,6 +86,31 @@ pub(super) fn of_call(method: &str, params: &Value) -> Option<Item> {
     Some(Item::Note(note))
 }
 
+/// How a session came back, and what it lost by that.
+fn restored(params: &Value) -> Item {
+    let way = match text(params, "tier") {
+        "resume" => "the agent resumed it".to_owned(),
+        "load" => "the agent loaded it".to_owned(),
+        "fork" => "the agent forked it".to_owned(),
+        "new" if params.get("preamble").is_some() => {
+            "a new session of the agent, which is told the history".to_owned()
+        }
+        "new" => "a new session of the agent".to_owned(),
+        tier => printable_line(tier),
+    };
+    let mut note = format!("the session came back: {way}");
+    for (what, key) in [("put back", "putBack"), ("missing", "missing")] {
+        let names: Vec<String> = list(params, key).iter().map(brief).collect();
+        if !names.is_empty() {
+            note = format!("{note}; {what}: {}", names.join(", "));
+        }
+    }
+    for reason in list(params, "reasons") {
+        note = format!("{note}; {}", brief(reason));
+    }
+    Item::Note(note)
+}
+
 /// An update that is neither message, tool call, plan nor usage.
 pub(super) fn of_update(kind: &str, update: &Value) -> Option<Item> {
     let note = match kind {
@@ -94,7 +120,8 @@ pub(super) fn of_update(kind: &str, update: &Value) -> Option<Item> {
                 .iter()
                 .map(|command| format!("/{}", line(command, "name")))
                 .collect();
-            format!("{} commands: {}", commands.len(), names.join(" "))
+            let plural = if names.len() == 1 { "" } else { "s" };
+            format!("{} command{plural}: {}", names.len(), names.join(" "))
         }
         "current_mode_update" => format!("mode: {}", line(update, "currentModeId")),
         "config_option_update" => {

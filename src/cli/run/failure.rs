@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::acp::failure::{AUTH_REQUIRED, FailureData};
+use crate::acp::failure::{AUTH_REQUIRED, FailureData, INVALID_REQUEST};
 use crate::acp::{Failure, Phase};
 use crate::rpc::{message, splice};
 use crate::transcript::printable_line;
@@ -24,6 +24,8 @@ pub(super) fn failure_of(error: &str) -> Failure {
             failure = failure.hint(how_to_log_in(data));
         }
         (None, Some(data)) => failure = failure.hint(format!("the agent adds: {data}")),
+        // The request itself was too long, or too deep.
+        (None, None) if failure.code == INVALID_REQUEST => failure.data.phase = Phase::Request,
         (None, None) => {}
     }
     failure

@@ -117,6 +117,28 @@ fn the_prompt_is_the_arguments_and_then_standard_input() {
 }
 
 #[test]
+fn a_prompt_over_the_limit_is_refused_however_it_gets_there() {
+    let place = Place::new();
+    place.configure("[limits]\nline_bytes = 5000\n");
+    let args = ["run", "--agent", "example"];
+    // Over the limit as it is, with the request around it, and as JSON has it.
+    for input in ["a".repeat(6000), "a".repeat(4990), "\"".repeat(3000)] {
+        place
+            .acpbox_with_input(&args, input.as_bytes())
+            .expect_words(2, &["limits.line_bytes", "5000"]);
+    }
+}
+
+#[test]
+fn a_reply_may_be_longer_than_one_message_may_be() {
+    let place = Place::new();
+    place.configure("[limits]\nline_bytes = 2000\n");
+    let prompt = "[[ask:a]]".repeat(150);
+    let ended = place.run(&["--yes", &prompt]).expect(0);
+    assert!(ended.stdout.len() > 2000, "{}", ended.stdout.len());
+}
+
+#[test]
 fn two_runs_make_a_pipe() {
     let place = Place::new();
     let mut first = place
