@@ -78,10 +78,19 @@ fn check_all(state: State) {
     }
 }
 
+/// One more turn.
+fn back() -> [Value; 3] {
+    [expect_prompt(), chunk("back"), end_turn()]
+}
+
 /// The agent or its VM ends.
 fn check_agent(state: State, fault: Fault) {
     let setup = Setup::new().limits("cancel_grace = \"30s\"");
     let mut scene = Scene::new(&setup, state, fault.takes_the_vm());
+    if state == State::Restoring {
+        // What the agent is started with for the next way.
+        setup.script(&back());
+    }
     let start = Instant::now();
     fault.strike(&setup, &scene.client);
     let exit = match scene.victim.pending {
@@ -94,7 +103,7 @@ fn check_agent(state: State, fault: Fault) {
                     let restored = &result["_meta"]["acpbox"]["restored"];
                     assert_eq!(restored["tier"], "new", "{restored}");
                     let reason = restored["reasons"][1].as_str().unwrap();
-                    let (what, exit) = reason.rsplit_once(" (").unwrap();
+                    let (what, exit) = reason.split_once(" (").unwrap();
                     assert!(what.contains("the agent `testy` ended"), "{reason}");
                     exit.trim_end_matches(')').to_owned()
                 }
@@ -122,11 +131,7 @@ fn check_agent(state: State, fault: Fault) {
         let asked = scene.asked.clone().unwrap();
         scene.client.respond(&asked, state::ALLOWED);
     }
-    match state {
-        // It is back already, and its agent has the script that it began with.
-        State::Restoring => scene.check_prompt(""),
-        _ => scene.check_next_prompt(&setup),
-    }
+    scene.check_next_prompt(&setup);
     scene.check_transcript();
     scene.end(&setup);
 }
@@ -139,6 +144,10 @@ fn check_stopped(state: State) {
     ));
     let mut scene = Scene::new(&setup, state, false);
     let agent = fault::agents(&setup);
+    if state == State::Restoring {
+        // What the agent is started with for the next way.
+        setup.script(&back());
+    }
     let start = Instant::now();
     Fault::AgentStopped.strike(&setup, &scene.client);
     scene.check_the_other();
@@ -156,11 +165,22 @@ fn check_stopped(state: State) {
         assert_eq!(result["stopReason"], "cancelled");
         assert!(start.elapsed() < GRACE + SOON, "{:?}", start.elapsed());
     } else {
-        let error = scene.client.answer(pending).unwrap_err();
+        let answer = scene.client.answer(pending);
         assert!(start.elapsed() < GRACE + SOON, "{:?}", start.elapsed());
-        let message = error["message"].as_str().unwrap();
-        assert!(message.contains("did not answer"), "{error}");
-        assert_eq!(error["data"]["phase"], state.phase(), "{error}");
+        match answer {
+            Ok(result) if state == State::Restoring => {
+                let restored = &result["_meta"]["acpbox"]["restored"];
+                assert_eq!(restored["tier"], "new", "{restored}");
+                let reason = restored["reasons"][1].as_str().unwrap();
+                assert!(reason.contains("did not answer"), "{reason}");
+            }
+            answer => {
+                let error = answer.unwrap_err();
+                let message = error["message"].as_str().unwrap();
+                assert!(message.contains("did not answer"), "{error}");
+                assert_eq!(error["data"]["phase"], state.phase(), "{error}");
+            }
+        }
         let is_gone = || fault::agents(&setup).iter().all(|now| !agent.contains(now));
         assert!(eventually(SOON, is_gone), "the stopped agent is left");
     }
@@ -271,19 +291,15 @@ impl Scene {
 
     /// The session goes on, or one that never began is begun again.
     fn check_next_prompt(&mut self, setup: &Setup) {
-        setup.script(&[expect_prompt(), chunk("back"), end_turn()]);
+        setup.script(&back());
         if self.victim.session.is_none() {
             self.victim.session = Some(self.client.new_session());
         }
-        self.check_prompt("back");
-    }
-
-    fn check_prompt(&mut self, reply: &str) {
         let params = self.prompt_params("again");
         let result = self.client.call("session/prompt", params);
         let result = result.unwrap_or_else(|error| panic!("{error:#}\n{}", self.client.stderr()));
         assert_eq!(result["stopReason"], "end_turn");
-        assert_eq!(result["_meta"]["acpbox"]["text"], reply);
+        assert_eq!(result["_meta"]["acpbox"]["text"], "back");
     }
 
     /// What the client saw of the session is there, and each prompt was answered once.
@@ -301,7 +317,12 @@ impl Scene {
         for line in self.seen.iter().filter(is_update) {
             let update = &value(line)["params"];
             let seq = update["_meta"]["acpbox"]["seq"].as_u64().unwrap();
-            let (_, stored) = &raw[usize::try_from(seq).unwrap() - 1];
+            let (kind, stored) = &raw[usize::try_from(seq).unwrap() - 1];
+            if kind == "session/prompt" {
+                // A replay shows the prompt itself.
+                assert_eq!(update["update"]["sessionUpdate"], "user_message_chunk");
+                continue;
+            }
             assert_eq!(value(stored)["params"]["update"], update["update"]);
         }
         let count = |kind: &str| raw.iter().filter(|(its, _)| its == kind).count();
