@@ -97,10 +97,9 @@ where
     };
     tracing::debug!(?ending, "a client's connection ends");
     if ending == Ending::Shutdown {
-        // What they owe this client ends with a reason, which it is to hear.
-        let mut owing = connection.server.host.registry.all();
-        owing.retain(|live| live.owes(client));
-        futures::future::join_all(owing.iter().map(|live| live.close())).await;
+        // All of acpbox ends. What is owed to this client ends with a reason, which it
+        // is to hear.
+        connection.server.host.end_sessions().await;
     }
     client.gone.cancel();
     connection.stop_asking("the client is gone").await;

@@ -81,11 +81,17 @@ impl Host {
         })
     }
 
-    /// Ends every session, then every VM, then waits until all is on disk.
-    pub async fn shutdown(&self) {
+    /// Ends every session, also those that are on their way back, and lets none
+    /// begin any more.
+    pub async fn end_sessions(&self) {
         let mut live = self.restarts.stop();
         live.extend(self.registry.unfinished());
         futures::future::join_all(live.iter().map(|live| live.close())).await;
+    }
+
+    /// Ends every session, then every VM, then waits until all is on disk.
+    pub async fn shutdown(&self) {
+        self.end_sessions().await;
         self.vms.stop_all().await;
         self.indexer.stop().await;
         if let Err(error) = self.store.close().await {
