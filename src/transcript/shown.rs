@@ -71,15 +71,6 @@ impl Shown {
         }
     }
 
-    /// How many bytes [`Shown::take`] would give.
-    pub fn len(&self) -> usize {
-        self.encoded.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.encoded.is_empty()
-    }
-
     /// What has come together since the last call.
     pub fn take(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.encoded)
