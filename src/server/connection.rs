@@ -14,7 +14,7 @@ use super::Server;
 use super::listen::Token;
 use crate::rpc::codec::{Decoder, Frame};
 use crate::rpc::message::{self, Malformed};
-use crate::rpc::{BatchReader, Message, Outbox, write_loop};
+use crate::rpc::{BatchReader, Framing, Message, Outbox, write_loop};
 use crate::session::Client;
 
 /// Requests of one client that acpbox itself may work on at once.
@@ -41,6 +41,8 @@ pub struct Gate {
     pub token: Option<Token>,
     /// How long the client may take to send `initialize`; for ever if absent.
     pub patience: Option<Duration>,
+    /// How its messages are told apart; found out from the first byte if absent.
+    pub framing: Option<Framing>,
 }
 
 /// A client's connection as handlers see it.
@@ -86,7 +88,11 @@ where
         server,
     });
     let limits = &connection.server.host.config.limits;
-    let mut reader = BatchReader::new(input, Decoder::detecting(limits.line_bytes));
+    let decoder = match connection.gate.framing {
+        Some(Framing::Lines) => Decoder::lines(limits.line_bytes),
+        _ => Decoder::detecting(limits.line_bytes),
+    };
+    let mut reader = BatchReader::new(input, decoder);
     let client = &connection.client;
     let ending = tokio::select! {
         () = shutdown.cancelled() => Ending::Shutdown,

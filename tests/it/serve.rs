@@ -18,17 +18,17 @@ use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
 mod lost;
 
 /// A running `acpbox serve`; killed when it is dropped.
-struct Server {
+pub struct Server {
     child: Child,
     errors: BufReader<std::process::ChildStderr>,
 }
 
 impl Server {
-    fn start(setup: &Setup, arguments: &[&str]) -> Server {
+    pub fn start(setup: &Setup, arguments: &[&str]) -> Server {
         Server::of(command(setup, arguments))
     }
 
-    fn of(mut command: Command) -> Server {
+    pub fn of(mut command: Command) -> Server {
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -39,7 +39,7 @@ impl Server {
     }
 
     /// The next address that it says it serves at.
-    fn address(&mut self) -> String {
+    pub fn address(&mut self) -> String {
         let mut said = String::new();
         loop {
             let mut line = String::new();
@@ -54,14 +54,14 @@ impl Server {
         }
     }
 
-    fn signal(&self, signal: i32) {
+    pub fn signal(&self, signal: i32) {
         let pid = i32::try_from(self.child.id()).unwrap();
         let pid = rustix::process::Pid::from_raw(pid).unwrap();
         let signal = rustix::process::Signal::from_named_raw(signal).unwrap();
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    fn exit_code(&mut self) -> Option<i32> {
+    pub fn exit_code(&mut self) -> Option<i32> {
         let mut code = None;
         assert!(
             wait_until(|| {
@@ -81,7 +81,7 @@ impl Drop for Server {
     }
 }
 
-fn command(setup: &Setup, arguments: &[&str]) -> Command {
+pub fn command(setup: &Setup, arguments: &[&str]) -> Command {
     let stdio = setup.command();
     let mut command = Command::new(stdio.get_program());
     command.arg("serve").args(arguments).env_clear();

@@ -1,0 +1,66 @@
+//! `/metrics`: figures in Prometheus' text format.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse as _, Response};
+
+use super::Site;
+
+/// The text format's own type (Prometheus, exposition formats).
+const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// `GET /metrics`, for those who know the token.
+pub async fn show(State(site): State<Arc<Site>>, headers: HeaderMap) -> Response {
+    if let Err(refused) = site.must_be_authorized(&headers) {
+        return refused.into_response();
+    }
+    let text = site.figures().text();
+    ([(CONTENT_TYPE, TEXT_FORMAT)], text).into_response()
+}
+
+/// Figures that are written one after the other.
+#[derive(Default)]
+pub struct Figures(String);
+
+impl Figures {
+    /// Adds one that goes up and down.
+    pub fn gauge(&mut self, name: &str, help: &str, value: usize) {
+        self.add(name, "gauge", help, value);
+    }
+
+    fn add(&mut self, name: &str, kind: &str, help: &str, value: usize) {
+        // Writing to a string does not fail.
+        let _ = write!(
+            self.0,
+            "# HELP acpbox_{name} {help}\n# TYPE acpbox_{name} {kind}\nacpbox_{name} {value}\n"
+        );
+    }
+
+    pub fn text(self) -> String {
+        self.0
+    }
+}
+
+impl Site {
+    fn figures(&self) -> Figures {
+        let host = &self.server.host;
+        let live = host.registry.all();
+        let busy = live.iter().filter(|live| live.is_busy()).count();
+        let mut vms: Vec<&str> = live.iter().map(|live| live.vm_name.as_str()).collect();
+        vms.sort_unstable();
+        vms.dedup();
+        let mut figures = Figures::default();
+        figures.gauge(
+            "sessions_live",
+            "Sessions with a running agent.",
+            live.len(),
+        );
+        figures.gauge("turns_running", "Sessions in which a turn runs.", busy);
+        figures.gauge("vms_in_use", "VMs in which an agent runs.", vms.len());
+        figures
+    }
+}
