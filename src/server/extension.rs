@@ -30,6 +30,11 @@ pub fn module(host: Arc<Host>) -> RpcModule<Arc<Host>> {
     let mut module = RpcModule::new(host);
     add(&mut module, "_acpbox/session/events", session_events);
     add(&mut module, "_acpbox/session/search", session_search);
+    add(
+        &mut module,
+        "_acpbox/session/html",
+        super::web::session_html(),
+    );
     add(&mut module, "_acpbox/agent/logs", agent_logs);
     add(&mut module, "_acpbox/vm/list", vm_list);
     add(&mut module, "_acpbox/vm/status", vm_status);

@@ -23,6 +23,7 @@ mod races;
 mod callbacks;
 mod serve;
 mod http;
+mod web;
 mod sessions;
 mod comeback;
 mod preamble;

@@ -4,8 +4,10 @@
 
 mod meta;
 mod requests;
+mod html;
 mod notices;
 
+pub use html::*;
 pub use meta::*;
 pub use notices::*;
 pub use requests::*;
