@@ -2,7 +2,6 @@
 
 use serde_json::{Value, json};
 
-use crate::html::FAINT;
 use crate::http::{Socket, Web};
 use crate::support::browser::{Browser, View};
 use crate::support::setup::Setup;
@@ -60,7 +59,8 @@ fn texts(selector: &str) -> String {
 
 /// A step in which the agent asks; the answer is waited for.
 fn asks(id: u64, title: &str) -> [Value; 2] {
-    let option = |id: &str, name: &str, kind: &str| json!({"optionId": id, "name": name, "kind": kind});
+    let option =
+        |id: &str, name: &str, kind: &str| json!({"optionId": id, "name": name, "kind": kind});
     let options = [
         option("yes", "Allow", "allow_once"),
         option("no", "Reject", "reject_once"),
@@ -94,7 +94,9 @@ fn a_session_is_opened_followed_and_prompted() {
     ]);
     let web = Web::start(&setup);
     let (mut other, session) = other(&web, &setup);
-    other.call("session/prompt", prompt(&session, "u1")).unwrap();
+    other
+        .call("session/prompt", prompt(&session, "u1"))
+        .unwrap();
 
     let mut browser = Browser::start();
     browser.visit(&format!("http://{}/", web.address), DESK);
@@ -121,7 +123,10 @@ fn a_session_is_opened_followed_and_prompted() {
     let go = json!({"jsonrpc": "2.0", "method": "_test/go", "params": {"sessionId": session}});
     other.send(&go.to_string());
     browser.expect("document.querySelectorAll('main .turn-end').length == 2");
-    assert_eq!(browser.value(&texts("main .reply .text")), json!(["one two", "b1 b2"]));
+    assert_eq!(
+        browser.value(&texts("main .reply .text")),
+        json!(["one two", "b1 b2"])
+    );
     browser.expect("document.querySelector('#stop').hidden");
 
     // By keyboard alone: to the prompt, two lines, sent, cancelled.
@@ -134,7 +139,10 @@ fn a_session_is_opened_followed_and_prompted() {
     browser.expect("document.querySelectorAll('main .turn-end').length == 3");
     let last = "[...document.querySelectorAll('main .turn-end .label')].at(-1).textContent";
     assert_eq!(browser.value(last), "Turn ended: cancelled");
-    assert_eq!(browser.value(&texts("main h2")), json!(["Prompt 1", "Prompt 2", "Prompt 3"]));
+    assert_eq!(
+        browser.value(&texts("main h2")),
+        json!(["Prompt 1", "Prompt 2", "Prompt 3"])
+    );
     let said = "[...document.querySelectorAll('main .prompt .text, main .prompt .typed')].at(-1).textContent";
     assert_eq!(browser.value(said), "u3 <b>line</b>\nsecond");
     // The agent was told once.
@@ -142,7 +150,10 @@ fn a_session_is_opened_followed_and_prompted() {
     assert_eq!(update["params"]["update"]["content"]["text"], " b2");
     assert_eq!(browser.complaints(), [&Value::Null; 0]);
     let origin = format!("http://{}/", web.address);
-    let foreign = browser.requests().into_iter().filter(|url| !url.starts_with(&origin));
+    let foreign = browser
+        .requests()
+        .into_iter()
+        .filter(|url| !url.starts_with(&origin));
     assert_eq!(foreign.count(), 0);
     // What screen readers are told.
     let heard = browser.value("document.querySelector('#announcer').textContent");
@@ -156,8 +167,15 @@ fn a_permission_is_answered_by_button_and_by_keyboard_and_withdrawn() {
     steps.extend(asks(71, "Remove the folder"));
     steps.extend(asks(72, "Remove another"));
     let [question, _] = asks(73, "Never mind");
-    let withdrawn = json!({"jsonrpc": "2.0", "method": "$/cancel_request", "params": {"requestId": 73}});
-    steps.extend([question, waits("_test/go"), json!({"send": withdrawn}), chunk("done"), end_turn()]);
+    let withdrawn =
+        json!({"jsonrpc": "2.0", "method": "$/cancel_request", "params": {"requestId": 73}});
+    steps.extend([
+        question,
+        waits("_test/go"),
+        json!({"send": withdrawn}),
+        chunk("done"),
+        end_turn(),
+    ]);
     setup.script(&steps);
     let web = Web::start(&setup);
     let mut browser = visitor(&web, DESK);
@@ -168,7 +186,10 @@ fn a_permission_is_answered_by_button_and_by_keyboard_and_withdrawn() {
     browser.expect("document.querySelector('#new-dialog').open");
     browser.value("document.querySelector('#cwd').value = ''");
     browser.enter_text(&cwd);
-    assert_eq!(browser.value("document.querySelector('#agent').value"), "testy");
+    assert_eq!(
+        browser.value("document.querySelector('#agent').value"),
+        "testy"
+    );
     browser.press("Enter");
     browser.expect("document.activeElement.id == 'prompt'");
     let session = browser.value("location.hash.slice(2)");
@@ -176,9 +197,15 @@ fn a_permission_is_answered_by_button_and_by_keyboard_and_withdrawn() {
     browser.press("Enter");
 
     browser.expect("document.querySelectorAll('.ask').length == 1");
-    assert_eq!(browser.value(&texts(".ask .what")), json!(["Remove the folder"]));
+    assert_eq!(
+        browser.value(&texts(".ask .what")),
+        json!(["Remove the folder"])
+    );
     assert_eq!(browser.value(&texts(".ask pre")), json!(["rm -r target"]));
-    assert_eq!(browser.value(&texts(".ask .options button")), json!(["1Allow", "2Reject"]));
+    assert_eq!(
+        browser.value(&texts(".ask .options button")),
+        json!(["1Allow", "2Reject"])
+    );
     assert_eq!(browser.value("document.title.startsWith('(1) ')"), true);
     // A click that was meant for something else answers nothing.
     browser.value("document.querySelector('.ask .allow').click()");
@@ -187,8 +214,8 @@ fn a_permission_is_answered_by_button_and_by_keyboard_and_withdrawn() {
     browser.click(".ask .reject");
     browser.expect("document.querySelector('.ask .what')?.textContent == 'Remove another'");
     std::thread::sleep(std::time::Duration::from_millis(600));
-    browser.value("document.activeElement.blur()");
-    browser.press("p");
+    browser.value("document.querySelector('#prompt').focus()");
+    browser.press("ArrowUp");
     browser.press("1");
     browser.expect("document.querySelector('.ask .what')?.textContent == 'Never mind'");
     let mut other = web.websocket(&[("authorization", &web.bearer())]);
@@ -201,20 +228,37 @@ fn a_permission_is_answered_by_button_and_by_keyboard_and_withdrawn() {
         .filter(|line| line.contains("optionId"))
         .collect();
     assert_eq!(answers.len(), 2, "{answers:?}");
-    assert!(answers[0].contains("71") && answers[0].contains("\"no\""), "{answers:?}");
-    assert!(answers[1].contains("72") && answers[1].contains("\"yes\""), "{answers:?}");
+    assert!(
+        answers[0].contains("71") && answers[0].contains("\"no\""),
+        "{answers:?}"
+    );
+    assert!(
+        answers[1].contains("72") && answers[1].contains("\"yes\""),
+        "{answers:?}"
+    );
     assert_eq!(browser.complaints(), [&Value::Null; 0]);
 }
 
 #[test]
 fn words_are_found_and_lead_to_their_place() {
     let setup = Setup::host();
-    let turns = (0..40).flat_map(|turn| [expect_prompt(), chunk(&format!("answer{turn} of many")), end_turn()]);
+    let turns = (0..40).flat_map(|turn| {
+        [
+            expect_prompt(),
+            chunk(&format!("answer{turn} of many")),
+            end_turn(),
+        ]
+    });
     setup.script(&turns.collect::<Vec<_>>());
     let web = Web::start(&setup);
     let (mut other, session) = other(&web, &setup);
     for turn in 0..40 {
-        other.call("session/prompt", prompt(&session, &format!("question{turn}"))).unwrap();
+        other
+            .call(
+                "session/prompt",
+                prompt(&session, &format!("question{turn}")),
+            )
+            .unwrap();
     }
     let mut browser = visitor(&web, DESK);
     browser.press("/");
@@ -224,16 +268,21 @@ fn words_are_found_and_lead_to_their_place() {
     browser.value("document.querySelector('#search').value = ''");
     browser.enter_text("answer3 many");
     browser.expect("document.querySelectorAll('#sessions a').length == 1");
-    assert_eq!(browser.value(&texts("#sessions mark")), json!(["answer3", "many"]));
+    assert_eq!(
+        browser.value(&texts("#sessions mark")),
+        json!(["answer3", "many"])
+    );
     browser.press("ArrowDown");
     browser.press("Enter");
-    browser.expect("document.querySelector('main .wanted')?.textContent.includes('answer3 of many')");
+    browser
+        .expect("document.querySelector('main .wanted')?.textContent.includes('answer3 of many')");
     let is_seen = "(() => { const r = document.querySelector('main .wanted').getBoundingClientRect(); return r.top >= 0 && r.bottom <= innerHeight; })()";
     browser.expect(is_seen);
     browser.press("/");
     browser.value("document.querySelector('#search').value = ''");
     browser.enter_text("nowhere");
-    browser.expect("document.querySelector('#list-note').textContent == 'Nothing has these words.'");
+    browser
+        .expect("document.querySelector('#list-note').textContent == 'Nothing has these words.'");
     browser.press("Escape");
     browser.expect("document.querySelectorAll('#sessions a[aria-current]').length == 1");
     assert_eq!(browser.complaints(), [&Value::Null; 0]);

@@ -395,13 +395,13 @@
       clear();
       problem('');
       $('prompt').value = drafts.get(id) ?? '';
-      grow();
       // On a phone the way back must not lead out of the page.
       $('transcript').focus({preventScroll: true});
     }
     document.body.dataset.view = 'session';
     for (const part of ['head', 'scroller', 'composer']) $(part).hidden = false;
     $('empty').hidden = true;
+    grow();
     showHead();
     showSettings();
     showAsks();
@@ -800,6 +800,7 @@
     const area = $('prompt');
     area.style.height = 'auto';
     area.style.height = `${area.scrollHeight + 2}px`;
+    area.style.overflowY = area.scrollHeight > area.clientHeight ? 'auto' : 'hidden';
   }
 
   $('composer').addEventListener('submit', event => {
@@ -814,6 +815,12 @@
     if (event.key === 'Enter' && isPlain && !isTouch && !event.isComposing) {
       event.preventDefault();
       submit();
+    }
+    // Esc would cancel the turn that waits for the answer.
+    const asked = $('asks').querySelector('.ask');
+    if (event.key === 'ArrowUp' && isPlain && asked && !$('prompt').value) {
+      event.preventDefault();
+      asked.focus();
     }
   });
 
@@ -966,6 +973,12 @@
     $('cwd').select();
   }
 
+  /** The request of a session that is being started. */
+  let startingId = 0;
+  $('new-dialog').addEventListener('close', () => {
+    if (startingId) write({method: '$/cancel_request', params: {requestId: startingId}});
+  });
+
   $('new-form').addEventListener('submit', async event => {
     event.preventDefault();
     const submitted = $('new-submit');
@@ -976,7 +989,10 @@
     try {
       const params = {cwd, mcpServers: []};
       if (agent) params._meta = {acpbox: {agent}};
-      const result = await request('session/new', params);
+      const starting = request('session/new', params);
+      startingId = lastId;
+      const result = await starting;
+      startingId = 0;
       $('new-dialog').close();
       attached.add(result.sessionId);
       await refreshList();
@@ -990,6 +1006,7 @@
       $('new-problem').textContent = plain(error.message);
       $('new-problem').hidden = false;
     } finally {
+      startingId = 0;
       submitted.disabled = false;
       submitted.textContent = 'Start';
     }

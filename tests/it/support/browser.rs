@@ -149,6 +149,7 @@ impl Browser {
             "Escape" => 27,
             "Tab" => 9,
             "ArrowDown" => 40,
+            "ArrowUp" => 38,
             _ => 0,
         };
         for (kind, text) in [("keyDown", text), ("keyUp", "")] {

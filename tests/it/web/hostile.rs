@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{DESK, PHONE, see, visitor};
-use crate::http::Web;
 use crate::html::FAINT;
+use crate::http::Web;
 use crate::support::browser::View;
 use crate::support::setup::Setup;
 use crate::support::steps::{end_turn, expect_prompt};
@@ -75,7 +75,10 @@ fn what_an_agent_says_stays_text_everywhere() {
         browser.look(View { is_dark, ..PHONE });
         let width = "document.documentElement.scrollWidth";
         assert_eq!(browser.value(width), 320);
-        assert_eq!(browser.value("document.querySelector('#scroller').scrollWidth <= 320"), true);
+        assert_eq!(
+            browser.value("document.querySelector('#scroller').scrollWidth <= 320"),
+            true
+        );
         assert_eq!(browser.value(FAINT), json!([]));
     }
     browser.press("/");

@@ -1,5 +1,6 @@
 //! A transcript of thousands of items: the page holds a part of them at a time.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -28,29 +29,37 @@ fn five_thousand_items_are_shown_piece_by_piece() {
         if turn == 500 {
             calls(&mut transcript, 2000);
         }
-        transcript.chunk(20, "word ").chunk(20, "by word").end_turn(20);
+        transcript
+            .chunk(20, "word ")
+            .chunk(20, "by word")
+            .end_turn(20);
     }
     let file = setup.path().join("many.jsonl");
     std::fs::write(&file, &transcript.text).unwrap();
-    let mut import = command(&setup, &[]);
-    let program = import.get_program().to_owned();
-    let mut import = {
-        let mut fresh = std::process::Command::new(program);
-        fresh.env_clear();
-        for (name, value) in import.get_envs() {
-            fresh.env(name, value.unwrap());
-        }
-        fresh
-    };
-    let imported = import.args(["sessions", "import"]).arg(&file).output().unwrap();
+    let serve = command(&setup, &[]);
+    let mut import = Command::new(serve.get_program());
+    import.env_clear();
+    for (name, value) in serve.get_envs() {
+        import.env(name, value.unwrap());
+    }
+    let imported = import
+        .args(["sessions", "import"])
+        .arg(&file)
+        .output()
+        .unwrap();
     assert!(imported.status.success(), "{imported:?}");
 
     let web = Web::start(&setup);
     let mut browser = visitor(&web, DESK);
     let begun = Instant::now();
     see(&mut browser, SESSION);
-    browser.expect("[...document.querySelectorAll('main h2')].at(-1)?.textContent == 'Prompt 1000'");
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    browser
+        .expect("[...document.querySelectorAll('main h2')].at(-1)?.textContent == 'Prompt 1000'");
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
+    );
     assert_eq!(browser.value(COUNT), 80);
     let is_at_end = "(() => { const s = document.querySelector('#scroller'); return s.scrollHeight - s.scrollTop - s.clientHeight < 80; })()";
     browser.expect(is_at_end);
@@ -67,15 +76,28 @@ fn five_thousand_items_are_shown_piece_by_piece() {
     let keys = "[...document.querySelectorAll('main > *')].map(it => it.dataset.key.split('.').map(Number))";
     let keys: Vec<(i64, i64)> = serde_json::from_value(browser.value(keys)).unwrap();
     assert!(keys.windows(2).all(|two| two[0] < two[1]), "{keys:?}");
-    let prompts = "[...document.querySelectorAll('main h2')].map(it => +it.textContent.split(' ')[1])";
+    let prompts =
+        "[...document.querySelectorAll('main h2')].map(it => +it.textContent.split(' ')[1])";
     let prompts: Vec<i64> = serde_json::from_value(browser.value(prompts)).unwrap();
-    assert!(prompts.windows(2).all(|two| two[0] + 1 == two[1]), "no gap: {prompts:?}");
-    assert!(prompts.last() < Some(&1000), "the end is left out: {prompts:?}");
-    browser.expect("!document.querySelector('#newer').hidden && !document.querySelector('#latest').hidden");
+    assert!(
+        prompts.windows(2).all(|two| two[0] + 1 == two[1]),
+        "no gap: {prompts:?}"
+    );
+    assert!(
+        prompts.last() < Some(&1000),
+        "the end is left out: {prompts:?}"
+    );
+    browser.expect(
+        "!document.querySelector('#newer').hidden && !document.querySelector('#latest').hidden",
+    );
     browser.value("document.querySelector('#newer').click()");
-    browser.expect(&format!("[...document.querySelectorAll('main h2')].at(-1).textContent != 'Prompt {}'", prompts.last().unwrap()));
+    browser.expect(&format!(
+        "[...document.querySelectorAll('main h2')].at(-1).textContent != 'Prompt {}'",
+        prompts.last().unwrap()
+    ));
     browser.value("document.querySelector('#latest').click()");
-    browser.expect("[...document.querySelectorAll('main h2')].at(-1)?.textContent == 'Prompt 1000'");
+    browser
+        .expect("[...document.querySelectorAll('main h2')].at(-1)?.textContent == 'Prompt 1000'");
     browser.expect("document.querySelector('#newer').hidden");
 
     // Into the middle of the long turn, by its address.
@@ -83,7 +105,11 @@ fn five_thousand_items_are_shown_piece_by_piece() {
     let begun = Instant::now();
     browser.value(&format!("location.hash = '#/{SESSION}/{middle}'"));
     browser.expect("document.querySelector('main .wanted .title')?.textContent == 'Read file 999'");
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
+    );
     browser.look(PHONE);
     assert_eq!(browser.value("document.documentElement.scrollWidth"), 320);
     assert_eq!(browser.complaints(), [&Value::Null; 0]);
