@@ -125,7 +125,7 @@ fn a_session_is_opened_followed_and_prompted() {
     browser.expect("document.querySelectorAll('main .turn-end').length == 2");
     assert_eq!(
         browser.value(&texts("main .reply .text")),
-        json!(["one two", "b1 b2"])
+        json!(["one two", "b1", "b2"])
     );
     browser.expect("document.querySelector('#stop').hidden");
 
@@ -145,9 +145,16 @@ fn a_session_is_opened_followed_and_prompted() {
     );
     let said = "[...document.querySelectorAll('main .prompt .text, main .prompt .typed')].at(-1).textContent";
     assert_eq!(browser.value(said), "u3 <b>line</b>\nsecond");
-    // The agent was told once.
-    let update = other.receive();
-    assert_eq!(update["params"]["update"]["content"]["text"], " b2");
+    // The other client is shown what was written here, and by whom.
+    let seen = loop {
+        let update = other.receive();
+        if update["params"]["update"]["sessionUpdate"] == "user_message_chunk" {
+            break update;
+        }
+    };
+    let text = &seen["params"]["update"]["content"]["text"];
+    assert_eq!(text, "u3 <b>line</b>\nsecond");
+    assert_eq!(seen["params"]["_meta"]["acpbox"]["from"], "Browser", "{seen}");
     assert_eq!(browser.complaints(), [&Value::Null; 0]);
     let origin = format!("http://{}/", web.address);
     let foreign = browser

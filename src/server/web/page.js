@@ -412,7 +412,8 @@
 
   function adopt(info) {
     const ours = info._meta?.acpbox ?? {};
-    Object.assign(current, {title: info.title, cwd: info.cwd, agent: ours.agent, vm: ours.vm, state: ours.state});
+    // A title is told before it is stored.
+    Object.assign(current, {title: info.title ?? current.title, cwd: info.cwd, agent: ours.agent, vm: ours.vm, state: ours.state});
     showHead();
   }
 

@@ -17,7 +17,7 @@ const FOREIGN: &str = r#"(() => {
     for (const element of document.querySelectorAll('body *')) {
         if (['script', 'iframe', 'object', 'embed', 'link', 'style', 'base', 'svg'].includes(element.localName)) found.push(element.outerHTML);
         for (const {name, value} of element.attributes)
-            if (name.startsWith('on') || /^\s*javascript:/i.test(value) || (name == 'style' && element.id != 'prompt')) found.push(`${element.localName} ${name}=${value}`);
+            if (name.startsWith('on') || (['href', 'src', 'action'].includes(name) && !/^([#/]|https?:)/.test(value)) || (name == 'style' && element.id != 'prompt')) found.push(`${element.localName} ${name}=${value}`);
         if (element.localName == 'img' && !['/icon.svg'].includes(element.getAttribute('src'))) found.push(element.outerHTML);
     }
     if (window.hit) found.push('a script ran');

@@ -9,6 +9,7 @@ use super::{DESK, PHONE, see, visitor};
 use crate::http::Web;
 use crate::serve::command;
 use crate::support::setup::Setup;
+use crate::support::steps::prompt;
 use crate::support::transcripts::{SESSION, Transcript};
 
 const COUNT: &str = "document.querySelectorAll('main > *').length";
@@ -25,7 +26,9 @@ fn five_thousand_items_are_shown_piece_by_piece() {
         }
     };
     for turn in 0..1000 {
-        transcript.prompt(20, &format!("first half, turn {turn}"));
+        let prompt = json!({"jsonrpc": "2.0", "id": 1, "method": "session/prompt",
+            "params": prompt(SESSION, &format!("question {turn}"))});
+        transcript.event(20, "client", "session/prompt", &prompt.to_string());
         if turn == 500 {
             calls(&mut transcript, 2000);
         }

@@ -112,7 +112,7 @@ fn a_prompt_whose_answer_was_lost_runs_once() {
     browser.expect("document.querySelectorAll('main .turn-end').length == 1");
     assert_eq!(
         browser.value(&texts("main .reply .text")),
-        json!(["begun and ended"])
+        json!(["begun", "and ended"])
     );
     let received = setup.received();
     let prompts = received
