@@ -14,6 +14,7 @@ use crate::support::setup::Setup;
 use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
 
 mod events;
+mod multiplexed;
 mod refusals;
 mod streams;
 
