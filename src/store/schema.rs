@@ -11,7 +11,7 @@ pub(super) const APPLICATION_ID: i32 = i32::from_be_bytes(*b"acpb");
 /// The newest schema this program knows.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 
-const MIGRATIONS: &[&str] = &[FIRST, SEARCH, TURNS, KEEPING];
+const MIGRATIONS: &[&str] = &[FIRST, SEARCH, TURNS, KEEPING, PERMISSIONS];
 
 /// `sessions.key` is AUTOINCREMENT so that a key is never given to a second
 /// session: another process may still hold the key of a deleted one in its
@@ -137,6 +137,23 @@ DROP INDEX sessions_by_activity;
 CREATE INDEX sessions_by_activity ON sessions(updated, id, agent, vm, state, cwd);
 ";
 
+/// Answers for always. `scope` says what `subject` is: a label of the caller's.
+/// AUTOINCREMENT, so that an id that was revoked never names another one.
+const PERMISSIONS: &str = "
+CREATE TABLE permissions(
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    agent TEXT NOT NULL,
+    workspace ANY NOT NULL,
+    kind TEXT NOT NULL,
+    scope TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    decision TEXT NOT NULL,
+    created INTEGER NOT NULL,
+    session TEXT NOT NULL,
+    UNIQUE(agent, workspace, kind, scope, subject)
+) STRICT;
+";
+
 /// What a file says it is. All zero when it is new.
 pub(super) struct Stamp {
     pub(super) version: i64,
@@ -193,7 +210,7 @@ pub(super) fn probe(connection: &Connection) -> rusqlite::Result<()> {
             (SELECT max(key) FROM settings), (SELECT max(name) FROM vms),
             (SELECT max(updated) FROM sessions INDEXED BY sessions_by_activity),
             (SELECT max(id) FROM documents), (SELECT max(session) FROM unindexed),
-            (SELECT max(id) FROM search_data)",
+            (SELECT max(id) FROM search_data), (SELECT max(id) FROM permissions)",
         [],
         |_| Ok(()),
     )
