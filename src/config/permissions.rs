@@ -93,6 +93,7 @@ pub struct PathPattern {
 /// `[permissions]` as it is written.
 #[derive(Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Permissions")]
 pub(super) struct Table {
     /// Looked through in order; the first that fits a request decides it.
     rules: Vec<RuleEntry>,
@@ -109,6 +110,7 @@ pub(super) struct Table {
 /// All conditions that are there must fit.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "PermissionRule")]
 struct RuleEntry {
     /// An agent's name.
     agent: Option<String>,
