@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::client::Client;
 use crate::acp::Failure;
+use crate::rpc::Framing;
 use crate::store::{EventPage, Store, StoreError};
 use crate::transcript::Shown;
 
@@ -19,7 +20,54 @@ const LOOK_BACK: i64 = 10_000;
 struct Reading {
     shown: Shown,
     after: i64,
+    /// Where it ends, if not at the end.
+    before: Option<i64>,
     read: usize,
+}
+
+/// A stretch of a stored transcript, read piece by piece, as lines.
+pub struct Backlog {
+    store: Store,
+    session: String,
+    /// Absent after an error.
+    reading: Option<Reading>,
+    is_begun: bool,
+}
+
+impl Backlog {
+    /// A session's updates with numbers above `after`, up to `last`, as [`replay`]
+    /// sends them.
+    pub fn new(store: Store, session: &str, after: i64, last: i64) -> Backlog {
+        Backlog {
+            store,
+            session: session.to_owned(),
+            reading: Some(Reading {
+                shown: Shown::new(session, Framing::Lines),
+                after,
+                before: Some(last.saturating_add(1)),
+                read: 0,
+            }),
+            is_begun: false,
+        }
+    }
+
+    /// The next messages, a line each, about a mebibyte; `None` at the end.
+    pub async fn next(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some(mut reading) = self.reading.take() else {
+            return Ok(None);
+        };
+        if !self.is_begun && reading.after > 0 {
+            reading = look_back(&self.store, &self.session, reading).await?;
+        }
+        self.is_begun = true;
+        reading = read(&self.store, &self.session, reading).await?;
+        if reading.read == 0 {
+            return Ok(None);
+        }
+        let lines = reading.shown.take();
+        self.reading = Some(reading);
+        Ok(Some(lines))
+    }
 }
 
 /// Sends a session's updates with a number above `after` to a client, in order;
@@ -33,6 +81,7 @@ pub async fn replay(
     let mut reading = Reading {
         shown: Shown::new(session, client.outbox.framing()),
         after,
+        before: None,
         read: 0,
     };
     if after > 0 {
@@ -62,6 +111,7 @@ async fn read(store: &Store, session: &str, reading: Reading) -> Result<Reading,
     let page = EventPage {
         session: session.to_owned(),
         after: Some(reading.after),
+        before: reading.before,
         limit: PAGE_EVENTS,
         max_bytes: PAGE_BYTES,
         ..EventPage::default()

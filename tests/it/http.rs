@@ -13,7 +13,10 @@ use crate::support::clients;
 use crate::support::setup::Setup;
 use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
 
+mod events;
+mod multiplexed;
 mod refusals;
+mod streams;
 
 /// A server of HTTP, and how it is reached.
 pub struct Web {
@@ -237,6 +240,11 @@ fn a_turn_runs_over_a_websocket_and_outlives_it() {
 #[test]
 fn the_typescript_sdk_completes_turns_over_a_websocket() {
     drive_by_the_sdk("websocket", "ws");
+}
+
+#[test]
+fn the_typescript_sdk_completes_turns_over_event_streams() {
+    drive_by_the_sdk("http", "http");
 }
 
 fn drive_by_the_sdk(transport: &str, scheme: &str) {

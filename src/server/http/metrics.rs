@@ -61,6 +61,16 @@ impl Site {
         );
         figures.gauge("turns_running", "Sessions in which a turn runs.", busy);
         figures.gauge("vms_in_use", "VMs in which an agent runs.", vms.len());
+        figures.gauge(
+            "http_clients",
+            "Clients of event streams at this address.",
+            self.remotes.count(),
+        );
+        figures.gauge(
+            "http_queued_bytes",
+            "What waits to be read from event streams at this address.",
+            self.remotes.held(),
+        );
         figures
     }
 }

@@ -1,8 +1,15 @@
-//! HTTP: ACP's remote transport on `/acp` as [`websocket`]; [`access`] says who may
-//! talk to it at all, [`metrics`] is what a monitor reads.
+//! HTTP: ACP's remote transport on `/acp`, as WebSocket ([`websocket`]) and as POST
+//! with event streams ([`endpoint`]); [`access`] says who may talk to it at all.
+//!
+//! [`remote`] is a client of the second kind, [`outgoing`] what waits for one of its
+//! streams, [`stream`] how that is sent; [`metrics`] is what a monitor reads.
 
 pub mod access;
 pub mod websocket;
+pub mod endpoint;
+pub mod remote;
+pub mod outgoing;
+pub mod stream;
 pub mod metrics;
 
 use std::io::Cursor;
@@ -28,6 +35,7 @@ use super::Server;
 use super::listen::{Accepted, TcpSocket, Token};
 use crate::config::ServerSettings;
 use access::Hosts;
+use remote::Remotes;
 
 /// What every connection of HTTP/2 by prior knowledge begins with (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -50,6 +58,7 @@ pub struct Site {
     pub settings: ServerSettings,
     pub token: Token,
     pub hosts: Hosts,
+    pub remotes: Remotes,
     /// The clients' connections.
     pub tasks: TaskTracker,
     /// Ends when nobody new is taken in.
@@ -76,6 +85,7 @@ impl Site {
         Arc::new(Site {
             token: socket.token().clone(),
             hosts: Hosts::new(socket.address(), socket.name(), &settings.hosts),
+            remotes: Remotes::new(settings.connections),
             settings,
             server,
             tasks,
@@ -172,10 +182,7 @@ async fn acp(
     if websocket::is_wanted(request.headers()) {
         websocket::upgrade(site, place.0, request).await
     } else {
-        refusal(
-            StatusCode::UPGRADE_REQUIRED,
-            "only WebSocket is served here",
-        )
+        endpoint::answer(site, request).await
     }
 }
 
