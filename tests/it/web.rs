@@ -1,14 +1,18 @@
 //! The page at `/`, in a real browser: what a person sees and does.
 
+use std::process::Command;
+
 use serde_json::{Value, json};
 
 use crate::http::{Socket, Web};
+use crate::serve::command;
 use crate::support::browser::{Browser, View};
 use crate::support::setup::Setup;
 use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
 
 mod hostile;
 mod large;
+mod looks;
 mod lost;
 
 const DESK: View = View {
@@ -46,6 +50,20 @@ fn other(web: &Web, setup: &Setup) -> (Socket, String) {
     other.initialize(json!({})).unwrap();
     let session = other.new_session(setup);
     (other, session)
+}
+
+/// Imports a transcript.
+fn import(setup: &Setup, text: &str) {
+    let file = setup.path().join("imported.jsonl");
+    std::fs::write(&file, text).unwrap();
+    let serve = command(setup, &[]);
+    let mut import = Command::new(serve.get_program());
+    import.args(["sessions", "import"]).arg(&file).env_clear();
+    for (name, value) in serve.get_envs() {
+        import.env(name, value.unwrap_or_default());
+    }
+    let output = import.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
 }
 
 fn see(browser: &mut Browser, session: &str) {
@@ -145,16 +163,6 @@ fn a_session_is_opened_followed_and_prompted() {
     );
     let said = "[...document.querySelectorAll('main .prompt .text, main .prompt .typed')].at(-1).textContent";
     assert_eq!(browser.value(said), "u3 <b>line</b>\nsecond");
-    // The other client is shown what was written here, and by whom.
-    let seen = loop {
-        let update = other.receive();
-        if update["params"]["update"]["sessionUpdate"] == "user_message_chunk" {
-            break update;
-        }
-    };
-    let text = &seen["params"]["update"]["content"]["text"];
-    assert_eq!(text, "u3 <b>line</b>\nsecond");
-    assert_eq!(seen["params"]["_meta"]["acpbox"]["from"], "Browser", "{seen}");
     assert_eq!(browser.complaints(), [&Value::Null; 0]);
     let origin = format!("http://{}/", web.address);
     let foreign = browser
@@ -224,6 +232,9 @@ fn a_permission_is_answered_by_button_and_by_keyboard_and_withdrawn() {
     browser.value("document.querySelector('#prompt').focus()");
     browser.press("ArrowUp");
     browser.press("1");
+    browser.expect("document.querySelector('.ask .what')?.textContent == 'Which colour?'");
+    std::thread::sleep(std::time::Duration::from_millis(600));
+    browser.click(".ask button");
     browser.expect("document.querySelector('.ask .what')?.textContent == 'Never mind'");
     let mut other = web.websocket(&[("authorization", &web.bearer())]);
     other.initialize(json!({})).unwrap();
@@ -242,6 +253,45 @@ fn a_permission_is_answered_by_button_and_by_keyboard_and_withdrawn() {
     assert!(
         answers[1].contains("72") && answers[1].contains("\"yes\""),
         "{answers:?}"
+    );
+    let declined = |line: &String| line.contains("74") && line.contains(r#"{"action":"decline"}"#);
+    assert!(setup.received().iter().any(declined));
+    assert_eq!(browser.complaints(), [&Value::Null; 0]);
+}
+
+#[test]
+fn a_reply_is_seen_while_it_grows() {
+    let setup = Setup::host();
+    let mut steps = vec![expect_prompt()];
+    for number in 0..100 {
+        steps.extend([chunk(&format!("w{number} ")), json!({"sleep_ms": 30})]);
+    }
+    steps.push(end_turn());
+    setup.script(&steps);
+    let web = Web::start(&setup);
+    let (mut other, session) = other(&web, &setup);
+    let mut browser = visitor(&web, DESK);
+    see(&mut browser, &session);
+    let message = json!({"jsonrpc": "2.0", "id": 9, "method": "session/prompt", "params": prompt(&session, "u")});
+    other.send(&message.to_string());
+    let reply = "document.querySelector('main .reply .text')?.textContent.trim() ?? ''";
+    let is_over = "document.querySelector('main .turn-end') != null";
+    let mut seen: Vec<String> = Vec::new();
+    while browser.value(is_over) != true {
+        let text = browser.value(reply).as_str().unwrap().to_owned();
+        if seen.last() != Some(&text) {
+            seen.push(text);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert!(seen.len() >= 5, "{} steps", seen.len());
+    let whole: Vec<String> = (0..100).map(|number| format!("w{number}")).collect();
+    let whole = whole.join(" ");
+    assert_eq!(browser.value(reply), whole);
+    assert!(seen.iter().all(|part| whole.starts_with(part.as_str())));
+    assert_eq!(
+        browser.value("document.querySelectorAll('main .reply').length"),
+        1
     );
     assert_eq!(browser.complaints(), [&Value::Null; 0]);
 }

@@ -14,6 +14,7 @@
   /** Nobody answers a question that has only just come into view. */
   const TOO_SOON = 500;
   const TOKEN = 'acpbox-token';
+  const QUESTIONS = ['session/request_permission', 'elicitation/create'];
 
   // ---- The connection -------------------------------------------------------------
 
@@ -119,20 +120,20 @@
     }
     const params = message.params ?? {};
     if (message.id !== undefined) {
-      if (message.method === 'session/request_permission') return ask(message.id, params);
+      if (QUESTIONS.includes(message.method)) return ask(message.id, message.method, params);
       return write({id: message.id, error: {code: -32601, message: `Method not found: ${message.method}`}});
     }
     if (message.method === '$/cancel_request') {
       if (asks.delete(params.requestId)) showAsks();
       return;
     }
-    if (message.method === 'session/update') updated(params.sessionId, params.update ?? {});
+    if (message.method === 'session/update') updated(params, params.update ?? {});
     if (params.sessionId === current?.id) poke();
   }
 
   /** What an update says beside its part of the transcript, which is fetched as HTML. */
-  function updated(session, update) {
-    if (session !== current?.id) return;
+  function updated(params, update) {
+    if (params.sessionId !== current?.id) return;
     switch (update.sessionUpdate) {
       case 'current_mode_update':
         if (current.modes) current.modes.currentModeId = update.currentModeId;
@@ -147,8 +148,8 @@
         }
         return;
       case 'user_message_chunk': {
-        const from = update._meta?.acpbox?.from;
-        if (from) announce(`Prompt from ${plain(typeof from === 'string' ? from : from.title ?? from.name)}`);
+        const from = params._meta?.acpbox?.from;
+        if (from) announce(`Prompt from ${plain(from)}`);
       }
     }
   }
@@ -356,6 +357,7 @@
   const outstanding = new Map();
   const drafts = new Map();
   let pokeTimer = 0;
+  let pokeAt = 0;
   let isFetching = false;
   let isPoked = false;
   let lastTook = 0;
@@ -372,6 +374,7 @@
     current = null;
     clear();
     clearTimeout(pokeTimer);
+    pokeTimer = 0;
     document.body.dataset.view = 'list';
     for (const part of ['head', 'scroller', 'composer']) $(part).hidden = true;
     $('empty').hidden = false;
@@ -456,14 +459,21 @@
     return request('_acpbox/session/html', {sessionId: current.id, ...params});
   }
 
-  /** Asks soon for what has changed; many calls make one request. */
+  /** Asks soon for what has changed: many calls make one request, and none puts it off. */
   function poke(wait) {
-    clearTimeout(pokeTimer);
     if (isFetching) {
       isPoked = true;
       return;
     }
-    pokeTimer = setTimeout(fetchNews, wait ?? Math.max(80, Math.min(2000, lastTook * 2)));
+    const now = performance.now();
+    const at = now + (wait ?? Math.max(80, Math.min(2000, lastTook * 2)));
+    if (pokeTimer && pokeAt <= at) return;
+    clearTimeout(pokeTimer);
+    pokeAt = at;
+    pokeTimer = setTimeout(() => {
+      pokeTimer = 0;
+      fetchNews();
+    }, at - now);
   }
 
   async function fetchNews() {
@@ -830,8 +840,8 @@
   /** Open requests by the id that acpbox gave them on this connection. */
   const asks = new Map();
 
-  function ask(id, params) {
-    asks.set(id, {id, session: params.sessionId, params, since: performance.now()});
+  function ask(id, method, params) {
+    asks.set(id, {id, method, session: params.sessionId, params, since: performance.now()});
     showAsks();
     showRunning();
     if (params.sessionId === current?.id) poke();
@@ -850,7 +860,7 @@
       if (!known.has(it.element)) {
         it.since = performance.now();
         box.append(it.element);
-        announce(`Permission asked: ${it.element.querySelector('.what').textContent}`);
+        announce(`The agent asks: ${it.element.querySelector('.what').textContent}`);
       }
     }
     box.hidden = !here.length;
@@ -859,14 +869,22 @@
   }
 
   function card(it) {
+    return it.method === 'session/request_permission' ? permission(it) : question(it);
+  }
+
+  /** There is no form here for what an agent wants to know: another client may have one. */
+  function question(it) {
+    return frame(it, 'Question', plain(it.params.message) || 'The agent asks a question', [
+      make('p', {className: 'hint'}, ['Answer it in an editor that follows this session, or decline it here.']),
+    ], [{name: 'Decline', kind: 'reject', result: {action: 'decline'}}]);
+  }
+
+  function permission(it) {
     const call = it.params.toolCall ?? {};
     const title = plain(call.title) || 'The agent asks for permission';
     const input = call.rawInput ?? {};
     const command = Array.isArray(input.command) ? input.command.join(' ') : input.command;
-    const parts = [
-      make('h2', {}, [`Permission${call.kind ? ` · ${plain(call.kind)}` : ''}`]),
-      make('p', {className: 'what', dir: 'auto'}, [title]),
-    ];
+    const parts = [];
     if (typeof command === 'string' && plain(command) !== title) parts.push(make('pre', {}, [plain(command)]));
     const paths = new Set();
     for (const content of call.content ?? []) {
@@ -880,20 +898,32 @@
     for (const location of call.locations ?? []) {
       if (location?.path && !paths.has(location.path)) parts.push(make('span', {className: 'path'}, [plain(location.path)]));
     }
-    const options = make('div', {className: 'options'});
-    (it.params.options ?? []).forEach((option, at) => {
-      const kind = String(option.kind ?? '').startsWith('allow') ? 'allow' : String(option.kind ?? '').startsWith('reject') ? 'reject' : '';
-      const button = make('button', {type: 'button', className: kind}, [make('kbd', {ariaHidden: 'true'}, [String(at + 1)]), plain(option.name) || plain(option.optionId)]);
-      button.addEventListener('click', () => answer(it, option.optionId));
-      options.append(button);
+    const choices = (it.params.options ?? []).map(({optionId, name, kind}) => ({
+      name: plain(name) || plain(optionId),
+      kind: ['allow', 'reject'].find(it => String(kind).startsWith(it)) ?? '',
+      result: {outcome: {outcome: 'selected', optionId}},
+    }));
+    return frame(it, `Permission${call.kind ? ` · ${plain(call.kind)}` : ''}`, title, parts, choices);
+  }
+
+  function frame(it, name, title, parts, choices) {
+    const buttons = choices.map((choice, at) => {
+      const number = make('kbd', {ariaHidden: 'true'}, [String(at + 1)]);
+      const button = make('button', {type: 'button', className: choice.kind}, [number, choice.name]);
+      button.addEventListener('click', () => answer(it, choice.result));
+      return button;
     });
-    const element = make('article', {className: 'ask', tabIndex: -1}, [...parts, options]);
-    element.setAttribute('aria-label', `Permission: ${title}`);
+    const element = make('article', {className: 'ask', tabIndex: -1, ariaLabel: `${name}: ${title}`}, [
+      make('h2', {}, [name]),
+      make('p', {className: 'what', dir: 'auto'}, [title]),
+      ...parts,
+      make('div', {className: 'options'}, buttons),
+    ]);
     element.addEventListener('keydown', event => {
-      const option = it.params.options?.[Number(event.key) - 1];
-      if (option && !event.ctrlKey && !event.altKey && !event.metaKey && !event.repeat) {
+      const choice = choices[Number(event.key) - 1];
+      if (choice && !event.ctrlKey && !event.altKey && !event.metaKey && !event.repeat) {
         event.preventDefault();
-        answer(it, option.optionId);
+        answer(it, choice.result);
       }
     });
     return element;
@@ -918,9 +948,9 @@
     return box;
   }
 
-  function answer(it, optionId) {
+  function answer(it, result) {
     if (performance.now() - it.since < TOO_SOON || !asks.delete(it.id)) return;
-    write({id: it.id, result: {outcome: {outcome: 'selected', optionId}}});
+    write({id: it.id, result});
     const hadFocus = it.element.contains(document.activeElement);
     showAsks();
     if (hadFocus) ($('asks').querySelector('.ask') ?? $('prompt')).focus();

@@ -81,6 +81,7 @@ fn what_an_agent_says_stays_text_everywhere() {
         );
         assert_eq!(browser.value(FAINT), json!([]));
     }
+    browser.value("document.activeElement.blur(), 0");
     browser.press("/");
     browser.enter_text("onerror");
     browser.expect("document.querySelectorAll('#sessions mark').length > 0");
@@ -130,9 +131,9 @@ fn the_page_is_served_strictly() {
         assert!(!response.body.contains(&web.token));
     }
     // No other site's page, and no name that somebody had point here.
-    let foreign = [("Host", "evil.example")];
+    let foreign = [("Host", "evil.example.org")];
     assert_eq!(web.request("GET /", &foreign, "").status, 421);
-    let framed = [("Origin", "https://evil.example")];
+    let framed = [("Origin", "https://evil.example.org")];
     assert_eq!(web.request("GET /", &framed, "").status, 403);
     assert_eq!(web.request("POST /", &[], "x").status, 405);
 }

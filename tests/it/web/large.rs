@@ -1,13 +1,11 @@
 //! A transcript of thousands of items: the page holds a part of them at a time.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{DESK, PHONE, see, visitor};
+use super::{DESK, PHONE, import, see, visitor};
 use crate::http::Web;
-use crate::serve::command;
 use crate::support::setup::Setup;
 use crate::support::steps::prompt;
 use crate::support::transcripts::{SESSION, Transcript};
@@ -37,21 +35,7 @@ fn five_thousand_items_are_shown_piece_by_piece() {
             .chunk(20, "by word")
             .end_turn(20);
     }
-    let file = setup.path().join("many.jsonl");
-    std::fs::write(&file, &transcript.text).unwrap();
-    let serve = command(&setup, &[]);
-    let mut import = Command::new(serve.get_program());
-    import.env_clear();
-    for (name, value) in serve.get_envs() {
-        import.env(name, value.unwrap());
-    }
-    let imported = import
-        .args(["sessions", "import"])
-        .arg(&file)
-        .output()
-        .unwrap();
-    assert!(imported.status.success(), "{imported:?}");
-
+    import(&setup, &transcript.text);
     let web = Web::start(&setup);
     let mut browser = visitor(&web, DESK);
     let begun = Instant::now();
