@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::http::{Socket, Web};
 use crate::serve::command;
 use crate::support::browser::{Browser, View};
-use crate::support::setup::Setup;
+use crate::support::setup::{Setup, wait_until};
 use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
 
 mod hostile;
@@ -184,6 +184,9 @@ fn a_permission_is_answered_by_button_and_by_keyboard_and_withdrawn() {
     let [question, _] = asks(73, "Never mind");
     let withdrawn =
         json!({"jsonrpc": "2.0", "method": "$/cancel_request", "params": {"requestId": 73}});
+    let form = json!({"jsonrpc": "2.0", "id": 74, "method": "elicitation/create", "params": {"sessionId": "$SESSION",
+        "mode": "form", "message": "Which colour?", "requestedSchema": {"type": "object", "properties": {}}}});
+    steps.extend([json!({"send": form}), json!({"expect_answer": 74})]);
     steps.extend([
         question,
         waits("_test/go"),
@@ -256,6 +259,38 @@ fn a_permission_is_answered_by_button_and_by_keyboard_and_withdrawn() {
     );
     let declined = |line: &String| line.contains("74") && line.contains(r#"{"action":"decline"}"#);
     assert!(setup.received().iter().any(declined));
+    assert_eq!(browser.complaints(), [&Value::Null; 0]);
+}
+
+#[test]
+fn a_setting_is_chosen_and_kept() {
+    let setup = Setup::host();
+    let web = Web::start_with(&setup, &["--agent", "example"]);
+    let (mut other, session) = other(&web, &setup);
+    let mut browser = visitor(&web, DESK);
+    see(&mut browser, &session);
+    browser.expect("document.querySelector('#settings select') != null");
+    let choose = "(() => { const it = document.querySelector('#settings select'); it.selectedIndex = it.options.length - 1;
+        it.dispatchEvent(new Event('change')); return [it.parentElement.textContent, it.value]; })()";
+    let chosen = browser.value(choose);
+    assert!(chosen[0].as_str().unwrap().starts_with("Model"), "{chosen}");
+    let mut kept = Value::Null;
+    assert!(
+        wait_until(|| {
+            let params = json!({"sessionId": session, "cwd": setup.workspace()});
+            let options = other.call("session/resume", params).unwrap()["configOptions"].clone();
+            let model = options
+                .as_array()
+                .unwrap()
+                .iter()
+                .find(|it| it["name"] == "Model");
+            kept = model.unwrap()["currentValue"].clone();
+            kept == chosen[1]
+        }),
+        "{kept} instead of {chosen}"
+    );
+    let shown = "document.querySelector('#settings select').value";
+    assert_eq!(browser.value(shown), chosen[1]);
     assert_eq!(browser.complaints(), [&Value::Null; 0]);
 }
 

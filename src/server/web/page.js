@@ -178,6 +178,9 @@
   });
   // Without a token there is nothing else to do here.
   $('token-dialog').addEventListener('cancel', event => event.preventDefault());
+  $('token-dialog').addEventListener('close', () => {
+    if (!isReady && socket?.readyState !== WebSocket.CONNECTING && socket?.readyState !== WebSocket.OPEN) askForToken('');
+  });
 
   // ---- The list of sessions, and search ----------------------------------------------
 
@@ -960,26 +963,28 @@
   // ---- Settings ----------------------------------------------------------------------
 
   function showSettings() {
+    if (!current) return;
+    const session = current;
     const choices = [];
-    const options = (current.configOptions ?? []).filter(it => it.type === 'select' && Array.isArray(it.options));
+    const options = (session.configOptions ?? []).filter(it => it.type === 'select' && Array.isArray(it.options));
     for (const option of options) {
       const values = option.options.flatMap(it => it.options ?? [it]);
       choices.push([option.name ?? option.id, option.currentValue, values.map(it => [it.value, it.name ?? it.value]), async value => {
-        const params = {sessionId: current.id, configId: option.id, value};
+        const params = {sessionId: session.id, configId: option.id, value};
         const result = await request('session/set_config_option', params);
-        if (result.configOptions) current.configOptions = result.configOptions;
+        if (result.configOptions) session.configOptions = result.configOptions;
       }]);
     }
-    if (!options.length && current.modes?.availableModes?.length) {
-      choices.push(['Mode', current.modes.currentModeId, current.modes.availableModes.map(it => [it.id, it.name ?? it.id]), async modeId => {
-        await request('session/set_mode', {sessionId: current.id, modeId});
-        current.modes.currentModeId = modeId;
+    if (!options.length && session.modes?.availableModes?.length) {
+      choices.push(['Mode', session.modes.currentModeId, session.modes.availableModes.map(it => [it.id, it.name ?? it.id]), async modeId => {
+        await request('session/set_mode', {sessionId: session.id, modeId});
+        session.modes.currentModeId = modeId;
       }]);
     }
-    if (!options.length && current.models?.availableModels?.length) {
-      choices.push(['Model', current.models.currentModelId, current.models.availableModels.map(it => [it.modelId, it.name ?? it.modelId]), async modelId => {
-        await request('session/set_model', {sessionId: current.id, modelId});
-        current.models.currentModelId = modelId;
+    if (!options.length && session.models?.availableModels?.length) {
+      choices.push(['Model', session.models.currentModelId, session.models.availableModels.map(it => [it.modelId, it.name ?? it.modelId]), async modelId => {
+        await request('session/set_model', {sessionId: session.id, modelId});
+        session.models.currentModelId = modelId;
       }]);
     }
     $('settings').replaceChildren(...choices.map(([name, value, values, set]) => {

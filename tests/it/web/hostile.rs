@@ -90,6 +90,7 @@ fn what_an_agent_says_stays_text_everywhere() {
     let id = "document.querySelector('#sessions a').hash.split('/')[1]";
     let session = browser.value(id).as_str().unwrap().to_owned();
     see(&mut browser, &session);
+    browser.expect("!document.querySelector('#stop').hidden");
     browser.value("document.querySelector('#stop').click()");
     browser.expect("document.querySelectorAll('.ask').length == 0");
     assert_eq!(browser.complaints(), [&Value::Null; 0]);
