@@ -1,8 +1,9 @@
 //! How a live session ends, and who is told.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
+use super::attached::Attached;
 use super::live::Live;
 use super::state::{After, Asker, Batch, OwnError, State, Waiting, now};
 use crate::acp::extension::{AgentExit, SleepReason, TurnEndReason};
@@ -172,12 +173,14 @@ impl Live {
             _ => state.record_own(batch, methods::AGENT_EXIT, &params),
         };
         let clients = std::mem::take(&mut state.clients);
-        state.followers = clients.iter().map(Arc::downgrade).collect();
-        for client in &clients {
+        state.followers = clients.iter().map(Attached::follower).collect();
+        for Attached { client, .. } in &clients {
             if client.offer().options.agent_notifications && state.is_announced {
                 batch.send(client, &[&line]);
             }
-            self.withdraw_all(batch, client);
+        }
+        for question in std::mem::take(&mut state.questions) {
+            question.withdraw(batch);
         }
         let mut turn = state.turn.take();
         if let Some(turn) = &turn {

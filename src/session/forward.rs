@@ -25,6 +25,11 @@ impl Live {
         method: &str,
         params: Option<&str>,
     ) {
+        if let Err(failure) = self.check_control(client) {
+            let line = message::error(id, &failure.to_error_object());
+            let _ = client.outbox.send(&line).await;
+            return;
+        }
         if method == methods::SESSION_PROMPT {
             self.forward_prompt(client, text, id, params).await;
             return;
@@ -65,13 +70,19 @@ impl Live {
     /// Relays a notification. Cancellation also starts the grace period.
     pub async fn forward_notification(
         self: &Arc<Self>,
+        client: &Arc<Client>,
         text: &str,
         method: &str,
         params: Option<&str>,
     ) {
+        if self.check_control(client).is_err() {
+            tracing::debug!(method, "a notification of an observer's");
+            return;
+        }
         let is_cancel = method == methods::SESSION_CANCEL;
         let room = self.room(text.len()).await;
         let mut denials = Vec::new();
+        let mut withdrawn = Vec::new();
         let noted = self
             .note(|state, batch| {
                 if state.ended.is_some() {
@@ -85,7 +96,7 @@ impl Live {
                 if !is_cancel {
                     return None;
                 }
-                self.deny_all(state, batch);
+                withdrawn = self.deny_all(state, batch, client);
                 denials.append(&mut batch.answers);
                 let turn = state.turn.as_mut()?;
                 let is_first = !std::mem::replace(&mut turn.is_cancelled, true);
@@ -95,27 +106,13 @@ impl Live {
         for denial in denials {
             self.answer_later(denial);
         }
+        self.withdraw_soon(withdrawn);
         if is_cancel {
             self.drop_queue().await;
         }
         if let Some(request) = noted {
             tokio::spawn(Arc::clone(self).enforce_cancel(request));
         }
-    }
-
-    /// Relays a response to a request of the agent's.
-    pub async fn forward_response(
-        self: &Arc<Self>,
-        text: &str,
-        id: &str,
-        agent_id: &str,
-        method: &str,
-        is_error: bool,
-    ) {
-        let mut edits = Edits::of(text);
-        edits.replace(id, agent_id);
-        self.answer_agent(method, &edits.apply(), Direction::Client, is_error)
-            .await;
     }
 
     /// Hands a prompt to the agent.

@@ -74,6 +74,8 @@ pub struct Live {
     /// to end does.
     pub(super) unheard: CancellationToken,
     pub(super) restarts: Arc<Restarts>,
+    /// Whether what nobody answers may wait for a client that is yet to come.
+    pub(super) is_served: bool,
     /// Held while a prompt with a key is let in.
     pub(super) keyed_prompts: tokio::sync::Mutex<()>,
     /// Whether the agent let its client wait in vain.
@@ -127,6 +129,7 @@ pub struct Parts {
     pub lease: Option<Lease>,
     pub usage: Arc<Usage>,
     pub restarts: Arc<Restarts>,
+    pub is_served: bool,
 }
 
 impl Live {
@@ -152,6 +155,7 @@ impl Live {
             unheard: CancellationToken::new(),
             lease: Mutex::new(parts.lease),
             restarts: parts.restarts,
+            is_served: parts.is_served,
             keyed_prompts: tokio::sync::Mutex::default(),
             is_stuck: AtomicBool::new(false),
             late_bytes: AtomicUsize::new(0),

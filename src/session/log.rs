@@ -17,7 +17,7 @@ impl Live {
         let time = now();
         let clients = {
             let state = self.state();
-            let clients = state.clients.iter();
+            let clients = state.clients.iter().map(|attached| &attached.client);
             clients
                 .filter(|client| client.offer().options.agent_notifications)
                 .cloned()

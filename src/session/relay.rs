@@ -299,8 +299,8 @@ impl Live {
             state.held.push(parts.concat());
             return;
         }
-        for client in &state.clients {
-            batch.send(client, parts);
+        for attached in &state.clients {
+            batch.send(&attached.client, parts);
         }
     }
 }

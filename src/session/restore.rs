@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::asked::Asked;
+use super::attached::may_control;
 use super::client::Client;
 use super::comeback::{Back, Comeback, Way};
 use super::create::Refusal;
@@ -14,7 +15,7 @@ use super::kept::forked_from;
 use super::live::Live;
 use super::sleep::SLEEPING;
 use super::usage;
-use crate::acp::extension::{Restored, SessionMeta, Tier};
+use crate::acp::extension::{Restored, Role, SessionMeta, Tier};
 use crate::acp::methods;
 use crate::acp::{Failure, Phase};
 use crate::rpc::{message, splice};
@@ -55,9 +56,10 @@ impl Host {
             }
         };
         let forked_from = forked_from(&back.live.state().row);
+        let role = asked.options.role;
         let after = with_replay.then(|| asked.options.after.unwrap_or(0));
         back.live
-            .attach_and_answer(client, &back.rest, after, |last_seq| {
+            .attach_and_answer(client, role, &back.rest, after, |last_seq| {
                 let meta = SessionMeta {
                     agent: back.live.agent_name.clone(),
                     vm: back.live.vm_name.clone(),
@@ -72,6 +74,7 @@ impl Host {
             })
             .await?;
         back.live.adopt(self.restarts.take_left(&session));
+        back.live.ask_again(client).await?;
         Ok(())
     }
 
@@ -89,6 +92,7 @@ impl Host {
             return Ok(live);
         }
         let rest = slot.settle().await;
+        rest.role_of(client).map_or(Ok(()), may_control)?;
         self.restarts.check(session)?;
         let asked = rest.asked.as_ref();
         let back = match self.restore(session, client, asked, None).await {
@@ -167,8 +171,9 @@ impl Live {
     /// Sends a client what it has not seen (all above `after`), then the answer,
     /// then whatever comes: nothing is missing and nothing comes twice.
     pub(super) async fn attach_and_answer(
-        &self,
+        self: &Arc<Self>,
         client: &Arc<Client>,
+        role: Role,
         rest: &Rest,
         after: Option<i64>,
         answer: impl FnOnce(i64) -> String,
@@ -183,31 +188,41 @@ impl Live {
         }
         let last_seq = self.store.last_seq(&self.id).await?;
         let _ = client.outbox.send(&answer(last_seq)).await;
-        self.show_held(client, rest).await
+        if role == Role::Observer {
+            self.stop_asking(client, "the client became an observer")
+                .await;
+        }
+        self.show_held(client, Some(role), rest).await
     }
 
     /// Attaches the client that had a session brought back by using it.
     async fn attach_and_show(&self, client: &Arc<Client>, rest: &Rest) -> Result<(), Failure> {
         let _order = self.order().await;
         self.flush().await?;
-        if rest.followers().any(|known| Arc::ptr_eq(&known, client)) {
+        let role = rest.role_of(client);
+        if role.is_some() {
             // Another process may have driven the session meanwhile.
             super::replay::replay(&self.store, &self.id, rest.seen, client).await?;
             self.state().held.retain(|line| !is_update(line));
         }
-        self.show_held(client, rest).await
+        self.show_held(client, role, rest).await
     }
 
     /// Attaches a client, and those who followed before, and sends what came
     /// while nobody was there. The order must be held.
-    async fn show_held(&self, client: &Arc<Client>, rest: &Rest) -> Result<(), Failure> {
+    async fn show_held(
+        &self,
+        client: &Arc<Client>,
+        role: Option<Role>,
+        rest: &Rest,
+    ) -> Result<(), Failure> {
         let mut held = {
             let mut state = self.state();
             state.is_announced = true;
             state.held_bytes = 0;
             std::mem::take(&mut state.held)
         };
-        self.attach(client);
+        self.attach_as(client, role);
         for line in &held {
             let _ = client.outbox.send(line).await;
         }

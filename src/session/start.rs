@@ -164,6 +164,7 @@ impl Host {
             is_swallowing: false,
             pending: Pending::new(bounds.pending_requests),
             clients: Vec::new(),
+            questions: Vec::new(),
             turn: None,
             fence: None,
             queue: VecDeque::new(),
@@ -188,6 +189,7 @@ impl Host {
             lease,
             usage: running.usage,
             restarts: Arc::clone(&self.restarts),
+            is_served: self.is_served(),
         }));
         tokio::spawn(self.drive(&live, output));
         if self.restarts.may_start().is_err() {

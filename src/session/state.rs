@@ -2,11 +2,13 @@
 //! it has: rows to commit, then bytes to send, then the rest.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 
+use super::asking::Question;
+use super::attached::{Attached, Follower};
 use super::client::Client;
 use super::registry::KnownIds;
 use crate::acp::Failure;
@@ -47,8 +49,10 @@ pub struct State {
     pub is_swallowing: bool,
     /// Requests sent to the agent.
     pub pending: Pending<Waiting>,
-    /// Those who follow the session; the first answers what the agent asks.
-    pub clients: Vec<Arc<Client>>,
+    /// Those who follow the session.
+    pub clients: Vec<Attached>,
+    /// What the agent asked of them, oldest first.
+    pub questions: Vec<Question>,
     pub turn: Option<Turn>,
     /// The agent's prompt whose turn acpbox ended, until the agent answers it:
     /// what comes from it meanwhile is shown to nobody, and no turn begins.
@@ -68,7 +72,7 @@ pub struct State {
     pub is_leaving: bool,
     /// Those who followed the session to the agent's end, and follow it again
     /// once it is back.
-    pub followers: Vec<Weak<Client>>,
+    pub followers: Vec<Follower>,
     /// The line that tells clients of a sleeping session's return, until they are there.
     pub woke: Option<String>,
 }

@@ -22,6 +22,7 @@ mod turns;
 mod races;
 mod callbacks;
 mod serve;
+mod attach;
 mod sessions;
 mod comeback;
 mod preamble;
