@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use super::client::{AgentRequest, Client};
 use super::live::Live;
+use super::replay;
 use super::state::{Batch, State};
 use crate::acp::Failure;
 use crate::acp::methods;
 use crate::rpc::message::{self, Body, Message};
 use crate::rpc::splice::{self, Edits};
-use crate::store::{Direction, EventPage};
+use crate::store::Direction;
 
 /// Questions of one agent's that may wait at once.
 const QUESTIONS: usize = 1024;
@@ -156,14 +157,7 @@ impl Live {
             open.map(|question| question.seq).collect()
         };
         for seq in open {
-            let page = EventPage {
-                session: self.id.to_string(),
-                after: Some(seq - 1),
-                before: Some(seq + 1),
-                limit: 1,
-                ..EventPage::default()
-            };
-            let Some(event) = self.store.events(page).await?.pop() else {
+            let Some(event) = replay::event(&self.store, &self.id, seq).await? else {
                 continue;
             };
             self.transact(|state, batch| {
@@ -348,6 +342,7 @@ impl Live {
             });
             given_up.collect()
         };
+        self.readers.notify_waiters();
         for question in unasked {
             let denials = self.note(|state, batch| {
                 self.fail_closed(state, batch, &question.id, &question.method, reason);

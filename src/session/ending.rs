@@ -3,7 +3,6 @@
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use super::attached::Attached;
 use super::live::Live;
 use super::state::{After, Asker, Batch, OwnError, State, Waiting, now};
 use crate::acp::extension::{AgentExit, SleepReason, TurnEndReason};
@@ -172,9 +171,7 @@ impl Live {
             Some(Cause::Asleep(reason)) => self.record_sleep(state, batch, reason),
             _ => state.record_own(batch, methods::AGENT_EXIT, &params),
         };
-        let clients = std::mem::take(&mut state.clients);
-        state.followers = clients.iter().map(Attached::follower).collect();
-        for Attached { client, .. } in &clients {
+        for client in &state.take_clients() {
             if client.offer().options.agent_notifications && state.is_announced {
                 batch.send(client, &[&line]);
             }

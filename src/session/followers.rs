@@ -7,11 +7,11 @@ use tokio::time::Instant;
 
 use super::asked::Asked;
 use super::attached::{Attached, Follower};
+use super::catch_up::Behind;
 use super::client::Client;
 use super::ending::Cause;
 use super::live::Live;
 use super::state::Waiting;
-use crate::acp::Failure;
 use crate::acp::extension::Role;
 
 /// What is kept of a session whose agent ended, for when it comes back.
@@ -87,6 +87,9 @@ impl Live {
         let before = state.clients.len();
         let clients = &mut state.clients;
         clients.retain(|known| !Arc::ptr_eq(&known.client, client));
+        let leaving = &mut state.leaving;
+        leaving.retain(|known| !Arc::ptr_eq(&known.client, client));
+        self.readers.notify_waiters();
         if state.clients.len() < before {
             state.active = Instant::now();
         }
@@ -132,36 +135,30 @@ impl Live {
         })
     }
 
-    /// Lets those follow again who did before the agent ended, with what they
-    /// have not seen. The order must be held, and what was noted committed.
-    pub(super) async fn welcome(
-        &self,
-        rest: &Rest,
+    /// Lets a client follow, to be sent first what it lacks.
+    pub(super) fn attach_behind(
+        self: &Arc<Self>,
         client: &Arc<Client>,
-        held: &[String],
-    ) -> Result<(), Failure> {
-        for (follower, role) in rest.followers() {
-            if !Arc::ptr_eq(&follower, client) {
-                super::replay::replay(&self.store, &self.id, rest.seen, &follower).await?;
-                for line in held {
-                    let _ = follower.outbox.send(line).await;
-                }
-                self.attach_as(&follower, Some(role));
-            }
+        role: Option<Role>,
+    ) -> Behind {
+        {
+            let mut state = self.state();
+            state.active = Instant::now();
+            state.attach_behind(client, role);
         }
-        let woke = self.state().woke.take();
-        for line in woke.iter() {
-            let clients: Vec<_> = {
-                let state = self.state();
-                let clients = state.clients.iter();
-                clients.map(|known| Arc::clone(&known.client)).collect()
-            };
-            for client in &clients {
-                if client.offer().options.agent_notifications {
-                    let _ = client.outbox.send(line).await;
-                }
-            }
-        }
-        Ok(())
+        Behind::of(Arc::clone(self), client)
+    }
+
+    /// Lets those follow again who did before the agent ended, but for `except`.
+    pub(super) fn attach_followers(
+        self: &Arc<Self>,
+        rest: &Rest,
+        except: &Arc<Client>,
+    ) -> Vec<Behind> {
+        let followers = rest.followers();
+        let followers = followers.filter(|(known, _)| !Arc::ptr_eq(known, except));
+        followers
+            .map(|(follower, role)| self.attach_behind(&follower, Some(role)))
+            .collect()
     }
 }

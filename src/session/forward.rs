@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::asked::stored_line;
 use super::client::Client;
 use super::live::{Live, too_many_pending};
-use super::state::{QueuedPrompt, State, Turn, Waiting};
+use super::state::{Batch, QueuedPrompt, State, Turn, Waiting};
 use crate::acp::methods;
 use crate::acp::{Failure, Phase};
 use crate::rpc::Room;
@@ -119,6 +119,7 @@ impl Live {
     pub(super) fn start_turn(
         &self,
         state: &mut State,
+        batch: &mut Batch,
         prompt: QueuedPrompt,
         room: Option<Room>,
     ) -> Result<(), Box<(QueuedPrompt, Failure)>> {
@@ -144,6 +145,7 @@ impl Live {
         match self.send_request(state, waiting, &text, id, params, room) {
             Ok(request) => {
                 let first = state.next_seq;
+                state.tell_start(batch, &prompt);
                 state.turn_row(prompt.seq).first = Some(first);
                 state.first_prompt = None;
                 state.turn = Some(Turn {

@@ -164,11 +164,14 @@ impl Host {
             is_swallowing: false,
             pending: Pending::new(bounds.pending_requests),
             clients: Vec::new(),
+            leaving: Vec::new(),
             questions: Vec::new(),
             turn: None,
             fence: None,
             queue: VecDeque::new(),
             turn_rows: Vec::new(),
+            started: Vec::new(),
+            shown: next_seq - 1,
             first_prompt: delivery.first_prompt,
             ended: None,
             active: tokio::time::Instant::now(),
@@ -178,7 +181,7 @@ impl Host {
             woke: None,
             row,
         };
-        let live = Arc::new(Live::new(Parts {
+        let live = Live::new(Parts {
             state,
             agent: process,
             vm: running.vm,
@@ -190,7 +193,7 @@ impl Host {
             usage: running.usage,
             restarts: Arc::clone(&self.restarts),
             is_served: self.is_served(),
-        }));
+        });
         tokio::spawn(self.drive(&live, output));
         if self.restarts.may_start().is_err() {
             // acpbox began to end while it was started, and does not know it.

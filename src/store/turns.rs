@@ -49,6 +49,26 @@ pub(super) fn open(connection: &Connection, session: &str) -> Result<Vec<TurnRow
     Ok(turns.collect::<rusqlite::Result<_>>()?)
 }
 
+/// The prompts whose turn begins with an event of that kind behind `after`, and
+/// those that have neither begun nor ended.
+pub(super) fn begun_by(
+    connection: &Connection,
+    session: &str,
+    after: i64,
+    kind: &str,
+) -> Result<Vec<i64>, Fault> {
+    let mut statement = connection.prepare_cached(
+        "SELECT prompt FROM turns
+         WHERE session = (SELECT key FROM sessions WHERE id = ?1)
+           AND ((first IS NULL AND last IS NULL) OR (first > ?2 AND EXISTS (
+                SELECT 1 FROM events WHERE events.session = turns.session
+                    AND events.seq = turns.first AND events.kind = ?3)))
+         ORDER BY prompt",
+    )?;
+    let prompts = statement.query_map(params![session, after, kind], |row| row.get(0))?;
+    Ok(prompts.collect::<rusqlite::Result<_>>()?)
+}
+
 /// The turns as they were when the event of this number was the last, without
 /// their clients' names for them.
 pub(super) fn up_to(

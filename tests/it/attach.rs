@@ -3,6 +3,7 @@
 
 mod asking;
 mod editor;
+mod lagging;
 
 use std::path::PathBuf;
 
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 use crate::serve::{Server, socket};
 use crate::support::setup::Setup;
 use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
-use editor::Editor;
+use editor::{Editor, shown};
 
 /// A server, and where its clients find it.
 fn serve(setup: &Setup) -> (Server, PathBuf) {
@@ -86,4 +87,85 @@ fn an_observer_sees_all_and_may_do_nothing() {
         "_meta": {"acpbox": {"role": "boss"}}});
     let error = observer.call("session/resume", wrong).unwrap_err();
     assert!(error.to_string().contains("boss"), "{error}");
+}
+
+#[test]
+fn a_prompt_is_shown_to_the_others_where_its_turn_begins() {
+    let setup = Setup::host();
+    let (_server, path) = serve(&setup);
+    let wait = json!({"expect": "_v/go_on"});
+    setup.script(&[
+        expect_prompt(),
+        chunk("a1"),
+        wait.clone(),
+        chunk("a2"),
+        end_turn(),
+        expect_prompt(),
+        chunk("b1"),
+        end_turn(),
+        expect_prompt(),
+        chunk("c1"),
+        end_turn(),
+    ]);
+    let mut one = Editor::connect(&path, "one", 100);
+    let session = one.new_session(&setup);
+    let mut two = Editor::connect(&path, "two", 200);
+    two.attach("session/load", &setup, &session, json!({}));
+    let first = one.send("session/prompt", prompt(&session, "from one"));
+    one.expect_text("a1");
+    let second = two.send("session/prompt", prompt(&session, "from two"));
+    let third = one.send("session/prompt", prompt(&session, "again from one"));
+    // Both wait by now.
+    one.call("session/list", json!({})).unwrap();
+    two.call("session/list", json!({})).unwrap();
+    // One that comes meanwhile is shown them where they begin, too.
+    let mut late = Editor::connect(&path, "late", 300);
+    late.attach("session/load", &setup, &session, json!({}));
+    one.notify("_v/go_on", json!({"sessionId": session}));
+    one.answer(third).unwrap();
+    let of = |editor: &mut Editor| shown(&editor.take());
+    let texts = |seen: &[(i64, String)]| -> Vec<String> {
+        seen.iter().map(|(_, text)| text.clone()).collect()
+    };
+    one.answer(first).unwrap();
+    two.answer(second).unwrap();
+    two.expect_last("c1");
+    late.expect_last("c1");
+    assert_eq!(texts(&of(&mut one)), ["a2", "from two", "b1", "c1"]);
+    let seen_by_two = two.take();
+    let froms: Vec<&Value> = (seen_by_two.iter())
+        .filter(|it| it["params"]["update"]["sessionUpdate"] == "user_message_chunk")
+        .map(|it| &it["params"]["_meta"]["acpbox"]["from"])
+        .collect();
+    assert_eq!(froms, ["one", "one"]);
+    assert_eq!(
+        texts(&shown(&seen_by_two)),
+        ["from one", "a1", "a2", "b1", "again from one", "c1"]
+    );
+    let all = [
+        "from one",
+        "a1",
+        "a2",
+        "from two",
+        "b1",
+        "again from one",
+        "c1",
+    ];
+    let seen_by_late = of(&mut late);
+    assert_eq!(texts(&seen_by_late), all);
+    // A replay is the same sequence, number by number.
+    let mut later = Editor::connect(&path, "later", 400);
+    later.attach("session/load", &setup, &session, json!({}));
+    assert_eq!(of(&mut later), seen_by_late);
+    for at in 0..all.len() {
+        let after = seen_by_late[at].0;
+        later.attach("session/load", &setup, &session, json!({"after": after}));
+        assert_eq!(of(&mut later), seen_by_late[at + 1..], "after {after}");
+    }
+    let page = later.call("_acpbox/session/events", json!({"sessionId": session}));
+    let page = page.unwrap();
+    let events = page["events"].as_array().unwrap();
+    let prompts = events.iter().filter(|it| it["kind"] == "session/prompt");
+    assert_eq!(prompts.count(), 3);
+    assert!(!page.to_string().contains("user_message_chunk"));
 }

@@ -85,6 +85,16 @@ pub struct ClientOptions {
 pub struct UpdateMeta {
     /// The event's number in its session, from 1.
     pub seq: i64,
+    /// Of a `user_message_chunk` by which a prompt is shown to the other clients:
+    /// who sent it, by the `title` or `name` of its `clientInfo`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+}
+
+impl UpdateMeta {
+    pub fn of(seq: i64) -> UpdateMeta {
+        UpdateMeta { seq, from: None }
+    }
 }
 
 /// `_meta.acpbox` of a `session/prompt` result.

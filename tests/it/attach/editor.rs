@@ -156,6 +156,22 @@ impl Editor {
             .any(|message| message["method"] == method)
     }
 
+    /// Takes what was received while something else was waited for.
+    pub(super) fn taken(&mut self) -> Vec<Value> {
+        std::mem::take(&mut self.unread).into()
+    }
+
+    /// Waits for an update of this text, and leaves it with the others.
+    pub(super) fn expect_last(&mut self, text: &str) {
+        let update = self.expect_text(text);
+        self.unread.push_back(update);
+    }
+
+    /// Waits for the update of this number.
+    pub(super) fn expect_seq(&mut self, seq: i64) -> Value {
+        self.wait(|message| message["params"]["_meta"]["acpbox"]["seq"] == seq)
+    }
+
     /// Takes what came until now, in order.
     pub(super) fn take(&mut self) -> Vec<Value> {
         while let Ok(line) = self.lines.try_recv() {
@@ -178,9 +194,21 @@ impl Editor {
         session: &str,
         ours: Value,
     ) -> Value {
+        let id = self.begin_attach(method, setup, session, ours);
+        self.answer(id).unwrap()
+    }
+
+    /// [`Editor::attach`] without waiting for the answer.
+    pub(super) fn begin_attach(
+        &mut self,
+        method: &str,
+        setup: &Setup,
+        session: &str,
+        ours: Value,
+    ) -> u64 {
         let params = json!({"sessionId": session, "cwd": setup.workspace(), "mcpServers": [],
             "_meta": {"acpbox": ours}});
-        self.call(method, params).unwrap()
+        self.send(method, params)
     }
 
     /// Cuts the connection, as an end of the process would.
