@@ -14,7 +14,7 @@ use crate::transcript::Shown;
 
 /// How far a client is that does not keep up.
 #[derive(Debug, Default)]
-pub struct Lag {
+pub(super) struct Lag {
     /// Which of a client's lags this is: only one is worked on.
     number: u64,
     /// The last event that it has.
