@@ -100,19 +100,19 @@ impl Live {
             return;
         }
         let mut asked = Vec::new();
-        if state.questions.len() < QUESTIONS {
+        if state.asking.len() < QUESTIONS {
             for client in &audience {
                 if let Some(number) = self.put(batch, client, request) {
                     asked.push((Arc::clone(client), number));
                 }
             }
         }
-        if asked.is_empty() && (!audience.is_empty() || state.questions.len() >= QUESTIONS) {
+        if asked.is_empty() && (!audience.is_empty() || state.asking.len() >= QUESTIONS) {
             let reason = "too many requests wait for the client's answers";
             self.fail_closed(state, batch, id, method, reason);
             return;
         }
-        state.questions.push(Question {
+        state.asking.push(Question {
             id: id.into(),
             method: method.into(),
             seq: request.seq,
@@ -152,7 +152,7 @@ impl Live {
             if !state.controllers().any(|known| Arc::ptr_eq(known, client)) {
                 return Ok(());
             }
-            let open = state.questions.iter();
+            let open = state.asking.iter();
             let open = open.filter(|question| question.is_open && !question.is_asked_of(client));
             open.map(|question| question.seq).collect()
         };
@@ -161,7 +161,7 @@ impl Live {
                 continue;
             };
             self.transact(|state, batch| {
-                let mut questions = state.questions.iter_mut();
+                let mut questions = state.asking.iter_mut();
                 let Some(question) = questions.find(|question| question.seq == seq) else {
                     return;
                 };
@@ -187,7 +187,7 @@ impl Live {
     pub fn ask_again_soon(self: &Arc<Self>, client: &Arc<Client>) {
         let is_due = {
             let state = self.state();
-            let mut open = state.questions.iter();
+            let mut open = state.asking.iter();
             open.any(|question| question.is_open && !question.is_asked_of(client))
         };
         if !is_due {
@@ -215,11 +215,11 @@ impl Live {
         {
             let mut state = self.state();
             let is_it = |question: &Question| question.id == request.id;
-            let Some(at) = state.questions.iter().position(is_it) else {
+            let Some(at) = state.asking.iter().position(is_it) else {
                 tracing::debug!(id, "an answer that came too late");
                 return;
             };
-            let question = &mut state.questions[at];
+            let question = &mut state.asking[at];
             question
                 .asked
                 .retain(|(asked, _)| !Arc::ptr_eq(asked, client));
@@ -227,11 +227,12 @@ impl Live {
                 return;
             }
             others.append(&mut question.asked);
-            state.questions.remove(at);
+            state.asking.remove(at);
         }
         let mut edits = Edits::of(text);
         edits.replace(id, request.id.to_string());
         let line = edits.apply();
+        self.settle(&request.id, text).await;
         self.answer_agent(&request.method, &line, Direction::Client, is_error)
             .await;
         self.withdraw_soon(others);
@@ -257,7 +258,7 @@ impl Live {
         let Some(theirs) = params.and_then(|params| splice::member(params, "requestId")) else {
             return;
         };
-        let mut questions = state.questions.iter();
+        let mut questions = state.asking.iter();
         let Some(at) = questions.position(|question| &*question.id == theirs) else {
             return;
         };
@@ -267,34 +268,26 @@ impl Live {
         );
         let kind = methods::CANCEL_REQUEST.into();
         state.record(batch, Direction::Agent, kind, line);
-        if state.questions[at].asked.is_empty() {
+        if state.asking[at].asked.is_empty() {
             // Nobody is there to answer, and nobody need be.
-            let seq = state.questions[at].seq;
-            self.deny(state, batch, seq, "the agent withdrew it");
+            self.deny(state, batch, theirs, "the agent withdrew it");
             return;
         }
-        for (client, number) in &state.questions[at].asked {
+        for (client, number) in &state.asking[at].asked {
             batch.send(client, &[&cancel_request(*number)]);
         }
     }
 
     /// Answers a question for its clients, never with consent, and lets them know.
-    /// `false` if it does not wait any more. For whoever bounds how long it may.
-    pub(super) fn deny(
-        &self,
-        state: &mut State,
-        batch: &mut Batch,
-        seq: i64,
-        reason: &str,
-    ) -> bool {
-        let mut questions = state.questions.iter();
-        let Some(at) = questions.position(|question| question.seq == seq) else {
-            return false;
+    /// Of several with the agent's id the newest is meant.
+    pub(super) fn deny(&self, state: &mut State, batch: &mut Batch, id: &str, reason: &str) {
+        let mut asking = state.asking.iter();
+        let Some(at) = asking.rposition(|question| &*question.id == id) else {
+            return;
         };
-        let question = state.questions.remove(at);
-        self.fail_closed(state, batch, &question.id, &question.method, reason);
+        let question = state.asking.remove(at);
+        self.fail_closed(state, batch, id, &question.method, reason);
         question.withdraw(batch);
-        true
     }
 
     /// A turn is cancelled: what was asked for it is not granted any more, whatever
@@ -307,7 +300,7 @@ impl Live {
     ) -> Withdrawn {
         let is_permission =
             |question: &mut Question| &*question.method == methods::REQUEST_PERMISSION;
-        let denied: Vec<Question> = state.questions.extract_if(.., is_permission).collect();
+        let denied: Vec<Question> = state.asking.extract_if(.., is_permission).collect();
         let mut withdrawn = Vec::new();
         for question in denied {
             let reason = "the turn was cancelled";
@@ -328,7 +321,7 @@ impl Live {
         let unasked: Vec<Question> = {
             let mut state = self.state();
             let is_served = self.is_served;
-            let given_up = state.questions.extract_if(.., |question| {
+            let given_up = state.asking.extract_if(.., |question| {
                 let before = question.asked.len();
                 question.asked.retain(|(asked, number)| {
                     let is_theirs = Arc::ptr_eq(asked, client);

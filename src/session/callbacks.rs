@@ -56,6 +56,9 @@ impl Live {
             }
             return;
         }
+        if self.decide(state, batch, id, method, params) {
+            return;
+        }
         if method.starts_with("terminal/") && is_terminal(method) {
             let params = params.unwrap_or("{}");
             let Some(room) = self.terminals.room(method, params.len()) else {
@@ -135,6 +138,7 @@ impl Live {
         method: &str,
         reason: &str,
     ) {
+        state.questions.remove(id);
         let params = PermissionDenied {
             session_id: self.id.to_string(),
             method: method.to_owned(),

@@ -176,7 +176,7 @@ impl Live {
                 batch.send(client, &[&line]);
             }
         }
-        for question in std::mem::take(&mut state.questions) {
+        for question in std::mem::take(&mut state.asking) {
             question.withdraw(batch);
         }
         let mut turn = state.turn.take();

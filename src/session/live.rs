@@ -17,10 +17,12 @@ use super::restarts::Restarts;
 use super::roots::Roots;
 use super::state::{Batch, EARLY_BYTES, OwnError, State, Waiting};
 use super::terminal::Terminals;
+pub use super::unclaimed::Unclaimed;
 use super::vms::Usage;
 use crate::acp::methods;
 use crate::acp::{Failure, Phase};
 use crate::agent::process::AgentProcess;
+use crate::config::Permissions;
 use crate::rpc::connection::Refused;
 use crate::rpc::{Room, message};
 use crate::store::{Direction, Store};
@@ -47,6 +49,7 @@ pub struct Live {
     pub(super) agent: AgentProcess,
     pub(super) store: Store,
     pub(super) bounds: Bounds,
+    pub(super) permissions: Arc<Permissions>,
     pub(super) terminals: Terminals,
     /// What commands in terminals get: the agent's environment without its secrets.
     pub(super) base_environment: BTreeMap<String, String>,
@@ -102,30 +105,6 @@ impl std::fmt::Debug for Live {
     }
 }
 
-/// A session that nobody knows yet: it ends when whoever starts it gives up.
-pub struct Unclaimed(Option<Arc<Live>>);
-
-impl Unclaimed {
-    pub fn new(live: Arc<Live>) -> Unclaimed {
-        Unclaimed(Some(live))
-    }
-
-    /// Lets the session live on.
-    pub fn claim(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Unclaimed {
-    fn drop(&mut self) {
-        if let Some(live) = self.0.take()
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            runtime.spawn(async move { live.close().await });
-        }
-    }
-}
-
 /// The parts of a new [`Live`].
 pub struct Parts {
     pub state: State,
@@ -133,6 +112,7 @@ pub struct Parts {
     pub vm: Arc<dyn Vm>,
     pub store: Store,
     pub bounds: Bounds,
+    pub permissions: Arc<Permissions>,
     pub base_environment: BTreeMap<String, String>,
     pub meta: Option<serde_json::Value>,
     pub lease: Option<Lease>,
@@ -156,6 +136,7 @@ impl Live {
             store: parts.store,
             terminals: Terminals::new(parts.bounds.terminal_bytes, first_terminal(&parts.state)),
             bounds: parts.bounds,
+            permissions: parts.permissions,
             initialized: Mutex::new("{}".into()),
             roots: Mutex::default(),
             asked: Mutex::default(),

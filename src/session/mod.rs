@@ -5,8 +5,9 @@
 //! [`state`] what it remembers, [`followers`] who follows it, [`relay`] the way
 //! from the agent, [`forward`] the way to it ([`prompts`], [`repeat`], [`cancel`]),
 //! [`turns`] how a turn ends, [`callbacks`] what acpbox answers an agent itself
-//! ([`roots`], [`terminal`]), [`asking`] what it asks its clients, [`delivery`] how all of it
-//! gets to them and [`catch_up`] to those who are slow, [`log`] what an agent says besides, [`ending`] how it
+//! ([`roots`], [`terminal`]) by the [`policy`] for a [`permission`], [`asking`] what it asks
+//! its clients, [`delivery`] how all of it gets to them and [`catch_up`] to those who are
+//! slow, [`log`] what an agent says besides, [`ending`] how it
 //! ends; [`asked`] what a client wants, [`handshake`] how that is put to an agent,
 //! [`start`] how one is started, [`restarts`] how often; [`create`], [`restore`],
 //! [`fork`] and [`replay`] begin a session, [`interrupted`] what was left of it;
@@ -22,6 +23,7 @@ pub mod vms;
 pub mod client;
 pub mod attached;
 pub mod live;
+mod unclaimed;
 pub mod followers;
 pub mod ending;
 pub mod log;
@@ -36,6 +38,9 @@ pub mod callbacks;
 pub mod asking;
 pub mod delivery;
 mod catch_up;
+pub mod policy;
+pub mod permission;
+mod unanswered;
 pub mod roots;
 pub mod terminal;
 mod embedded;

@@ -1,6 +1,7 @@
 //! An agent is started: its VM, its process, its answer to `initialize`.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::asked::Asked;
@@ -9,6 +10,8 @@ use super::ending::Cause;
 use super::handshake::initialize_params;
 use super::host::{Bounds, Host};
 use super::live::{Live, Parts, Unclaimed};
+use super::permission::Questions;
+use super::policy::ToolCalls;
 use super::registry::Lease;
 use super::roots::Roots;
 use super::state::{OwnError, State};
@@ -68,7 +71,10 @@ impl Host {
         folders.extend(plan.additional_directories.iter().cloned());
         folders.extend(asked.additional_directories.iter().cloned());
         folders.dedup();
+        let holds = |workspace: &&PathBuf| plan.cwd.starts_with(workspace);
+        let workspace = plan.spec.workspaces.iter().find(holds);
         Roots::pin(folders, plan.spec.protected.clone())
+            .at(plan.cwd.clone(), workspace.unwrap_or(&plan.cwd).clone())
     }
 
     /// Boots the VM if need be, starts the agent in it and initializes it.
@@ -165,10 +171,12 @@ impl Host {
             pending: Pending::new(bounds.pending_requests),
             clients: Vec::new(),
             leaving: Vec::new(),
-            questions: Vec::new(),
+            asking: Vec::new(),
             turn: None,
             fence: None,
             queue: VecDeque::new(),
+            questions: Questions::default(),
+            tool_calls: ToolCalls::default(),
             turn_rows: Vec::new(),
             started: Vec::new(),
             shown: next_seq - 1,
@@ -187,6 +195,7 @@ impl Host {
             vm: running.vm,
             store: self.store.clone(),
             bounds,
+            permissions: Arc::clone(&self.config.permissions),
             base_environment,
             meta: delivery.meta,
             lease,
