@@ -9,13 +9,15 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::asked::Asked;
+use super::delivery::Wanting;
 use super::ending::Cause;
 use super::host::Bounds;
 use super::registry::Lease;
 use super::restarts::Restarts;
 use super::roots::Roots;
-use super::state::{After, Batch, EARLY_BYTES, OwnError, State, Waiting};
+use super::state::{Batch, EARLY_BYTES, OwnError, State, Waiting};
 use super::terminal::Terminals;
+pub use super::unclaimed::Unclaimed;
 use super::vms::Usage;
 use crate::acp::methods;
 use crate::acp::{Failure, Phase};
@@ -66,6 +68,8 @@ pub struct Live {
     order: tokio::sync::Mutex<()>,
     /// Wakes who sends to clients that have no room: somebody else has.
     pub(super) make_way: tokio::sync::Notify,
+    /// Those who wait for the order.
+    pub(super) wanting: Wanting,
     /// Wakes the relay when a client keeps up again, or is gone.
     pub(super) readers: tokio::sync::Notify,
     /// This session, for tasks of its own.
@@ -101,30 +105,6 @@ impl std::fmt::Debug for Live {
     }
 }
 
-/// A session that nobody knows yet: it ends when whoever starts it gives up.
-pub struct Unclaimed(Option<Arc<Live>>);
-
-impl Unclaimed {
-    pub fn new(live: Arc<Live>) -> Unclaimed {
-        Unclaimed(Some(live))
-    }
-
-    /// Lets the session live on.
-    pub fn claim(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Unclaimed {
-    fn drop(&mut self) {
-        if let Some(live) = self.0.take()
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            runtime.spawn(async move { live.close().await });
-        }
-    }
-}
-
 /// The parts of a new [`Live`].
 pub struct Parts {
     pub state: State,
@@ -145,6 +125,7 @@ impl Live {
     pub fn new(parts: Parts) -> Arc<Live> {
         Arc::new_cyclic(|this| Live {
             make_way: tokio::sync::Notify::new(),
+            wanting: Wanting::default(),
             readers: tokio::sync::Notify::new(),
             this: Weak::clone(this),
             id: Arc::clone(&parts.state.session),
@@ -212,6 +193,7 @@ impl Live {
             Ok(order) => order,
             Err(_) => {
                 // Whoever comes keeps up: it does not wait for one that does not.
+                let _waiting = self.wanting.count();
                 self.make_way.notify_one();
                 self.order.lock().await
             }
@@ -310,18 +292,6 @@ impl Live {
         drop(order);
         self.send_answers(std::mem::take(&mut batch.answers)).await;
         Ok(result)
-    }
-
-    /// Sends what a batch has for clients, and replies to acpbox's own requests.
-    pub(super) async fn deliver(&self, batch: &mut Batch) {
-        self.send_out(std::mem::take(&mut batch.sends), batch.through)
-            .await;
-        for next in std::mem::take(&mut batch.after) {
-            match next {
-                After::Reply(reply, outcome) => drop(reply.send(outcome)),
-                other => batch.after.push(other),
-            }
-        }
     }
 
     /// Changes the state from the client's side. Nothing is shown, so nothing

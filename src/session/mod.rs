@@ -23,6 +23,7 @@ pub mod vms;
 pub mod client;
 pub mod attached;
 pub mod live;
+mod unclaimed;
 pub mod followers;
 pub mod ending;
 pub mod log;

@@ -19,7 +19,7 @@ mod lost;
 
 /// A running `acpbox serve`; killed when it is dropped.
 pub(crate) struct Server {
-    child: Child,
+    pub(crate) child: Child,
     errors: BufReader<std::process::ChildStderr>,
 }
 
@@ -52,10 +52,6 @@ impl Server {
             }
             said.push_str(&line);
         }
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
     }
 
     fn signal(&self, signal: i32) {
@@ -236,6 +232,7 @@ fn a_session_outlives_its_client_and_the_next_one_finds_it_live() {
         .call("session/prompt", prompt(&session, "u2"))
         .unwrap();
     assert_eq!(second.texts(), ["a2"]);
+    assert!(third.receive().unwrap().to_string().contains("u2"));
     let update = third.receive().unwrap();
     assert_eq!(update["params"]["update"]["content"]["text"], "a2");
 
