@@ -189,7 +189,7 @@ impl Live {
         method: &str,
         reason: &str,
     ) {
-        state.questions.remove(id);
+        state.consents.remove(id);
         let params = PermissionDenied {
             session_id: self.id.to_string(),
             method: method.to_owned(),
