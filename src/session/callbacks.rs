@@ -189,7 +189,7 @@ impl Live {
         method: &str,
         reason: &str,
     ) {
-        state.consents.remove(id);
+        state.questions.remove(id);
         let params = PermissionDenied {
             session_id: self.id.to_string(),
             method: method.to_owned(),

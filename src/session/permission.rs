@@ -19,13 +19,13 @@ use crate::store::{Direction, PermissionRow};
 
 /// What the agent waits for a person to answer, by its own ids of the requests.
 #[derive(Debug, Default)]
-pub struct Consents {
-    waiting: HashMap<Box<str>, Consent>,
+pub struct Questions {
+    waiting: HashMap<Box<str>, Question>,
     last: u64,
 }
 
 #[derive(Debug)]
-struct Consent {
+struct Question {
     /// Tells it from a later one with the same id.
     number: u64,
     /// What an answer for always is remembered for.
@@ -36,7 +36,7 @@ struct Consent {
     _timer: Option<DropGuard>,
 }
 
-impl Consents {
+impl Questions {
     /// Notes a question; the token ends when it needs no answer any more.
     pub fn add(
         &mut self,
@@ -53,7 +53,7 @@ impl Consents {
             };
             (choice.id.clone(), decision)
         });
-        let mut question = Consent {
+        let mut question = Question {
             number: self.last,
             subject,
             settling: settling.collect(),
@@ -101,7 +101,7 @@ impl Consents {
 impl Live {
     /// Hears the policy about a request of the agent's that waits for a person,
     /// before anybody is asked. `true` if it was answered; else it is a question
-    /// from here on, until [`Live::settle`] or [`Consents::remove`].
+    /// from here on, until [`Live::settle`] or [`Questions::remove`].
     pub(super) fn decide(
         self: &Arc<Self>,
         state: &mut State,
@@ -153,12 +153,12 @@ impl Live {
             methods::ELICITATION_CREATE => (None, Offered::default()),
             _ => return false,
         };
-        if state.consents.count() >= self.bounds.pending_requests {
+        if state.questions.count() >= self.bounds.pending_requests {
             let reason = "too many requests wait for answers";
             self.fail_closed(state, batch, id, method, reason);
             return true;
         }
-        let (number, token) = state.consents.add(id, subject, &offered);
+        let (number, token) = state.questions.add(id, subject, &offered);
         self.wait_for_answer(id, method, number, token);
         false
     }
@@ -169,7 +169,7 @@ impl Live {
         let settled = {
             let mut state = self.state();
             let result = splice::member(response, "result");
-            state.consents.settle(id, result)
+            state.questions.settle(id, result)
         };
         let Some((subject, decision)) = settled else {
             return;

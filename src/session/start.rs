@@ -10,7 +10,7 @@ use super::ending::Cause;
 use super::handshake::initialize_params;
 use super::host::{Bounds, Host};
 use super::live::{Live, Parts, Unclaimed};
-use super::permission::Consents;
+use super::permission::Questions;
 use super::policy::ToolCalls;
 use super::registry::Lease;
 use super::roots::Roots;
@@ -173,7 +173,7 @@ impl Host {
             turn: None,
             fence: None,
             queue: VecDeque::new(),
-            consents: Consents::default(),
+            questions: Questions::default(),
             tool_calls: ToolCalls::default(),
             turn_rows: Vec::new(),
             first_prompt: delivery.first_prompt,

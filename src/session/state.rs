@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 
 use super::client::Client;
-use super::permission::Consents;
+use super::permission::Questions;
 use super::policy::ToolCalls;
 use super::registry::KnownIds;
 use crate::acp::Failure;
@@ -57,7 +57,7 @@ pub struct State {
     pub fence: Option<u64>,
     pub queue: VecDeque<QueuedPrompt>,
     /// What the agent asks and a person is to answer.
-    pub consents: Consents,
+    pub questions: Questions,
     pub tool_calls: ToolCalls,
     /// What is new of turns, to be committed with the events.
     pub turn_rows: Vec<TurnRow>,

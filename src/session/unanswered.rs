@@ -61,7 +61,7 @@ async fn expire(live: &Weak<Live>, id: &str, method: &str, number: u64, patience
     let refused = live
         .transact(|state, batch| {
             if state.ended.is_some()
-                || !state.consents.remove_numbered(id, number)
+                || !state.questions.remove_numbered(id, number)
                 || !live.take_back(state, batch, id)
             {
                 return;
