@@ -22,6 +22,7 @@ mod turns;
 mod races;
 mod callbacks;
 mod serve;
+mod shim;
 mod sessions;
 mod comeback;
 mod preamble;
