@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::limits::Limits;
+use super::permissions;
 use super::restore::Restore;
 use super::retention::Retention;
 use super::server::ServerSettings;
@@ -25,6 +26,8 @@ pub(super) struct File {
     pub(super) retention: Retention,
     pub(super) restore: Restore,
     pub(super) server: ServerSettings,
+    /// What is answered when an agent asks whether it may.
+    pub(super) permissions: permissions::Table,
 }
 
 /// What is used when neither a flag nor the client says otherwise.

@@ -8,6 +8,7 @@ mod error;
 mod file;
 mod limits;
 mod paths;
+mod permissions;
 mod plan;
 mod protected;
 mod retention;
@@ -19,12 +20,14 @@ mod workspace;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 pub use environment::Environment;
 pub use error::ConfigError;
 pub use file::nearest;
 pub use limits::Limits;
 pub use paths::Paths;
+pub use permissions::{Decision, PathPattern, Permissions, Rule, TextPattern, ToolKind};
 pub use plan::{GUEST_HOME, Guest, VmPlan};
 pub use protected::DEFAULT_PROTECTED;
 pub use restore::Restore;
@@ -53,6 +56,7 @@ pub struct Config {
     pub retention: Retention,
     pub restore: Restore,
     pub server: ServerSettings,
+    pub permissions: Arc<Permissions>,
     /// `[vms.default]`: what every VM gets.
     vm_defaults: VmSettings,
     /// The other `[vms.NAME]`, merged over the defaults.
@@ -145,6 +149,7 @@ impl Config {
             retention: scope.retention(file.retention)?,
             restore: file.restore,
             server: server_settings(file.server, &scope)?,
+            permissions: Arc::new(scope.permissions(file.permissions)?),
             agents,
             vm_defaults,
             vms,

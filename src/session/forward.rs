@@ -114,6 +114,7 @@ impl Live {
     ) {
         let mut edits = Edits::of(text);
         edits.replace(id, agent_id);
+        self.settle(agent_id, text).await;
         self.answer_agent(method, &edits.apply(), Direction::Client, is_error)
             .await;
     }

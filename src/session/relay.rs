@@ -281,6 +281,9 @@ impl Live {
                     state.add_reply(&text);
                 }
             }
+            "tool_call" | "tool_call_update" => {
+                state.tool_calls.note(&members, kind == "tool_call");
+            }
             "session_info_update" => {
                 if let Some(title) = value("title").and_then(message::string) {
                     state.row.title = Some(title.into_owned());

@@ -1,6 +1,7 @@
 //! An agent is started: its VM, its process, its answer to `initialize`.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::asked::Asked;
@@ -9,6 +10,8 @@ use super::ending::Cause;
 use super::handshake::initialize_params;
 use super::host::{Bounds, Host};
 use super::live::{Live, Parts, Unclaimed};
+use super::permission::Questions;
+use super::policy::ToolCalls;
 use super::registry::Lease;
 use super::roots::Roots;
 use super::state::{OwnError, State};
@@ -68,7 +71,10 @@ impl Host {
         folders.extend(plan.additional_directories.iter().cloned());
         folders.extend(asked.additional_directories.iter().cloned());
         folders.dedup();
+        let holds = |workspace: &&PathBuf| plan.cwd.starts_with(workspace);
+        let workspace = plan.spec.workspaces.iter().find(holds);
         Roots::pin(folders, plan.spec.protected.clone())
+            .at(plan.cwd.clone(), workspace.unwrap_or(&plan.cwd).clone())
     }
 
     /// Boots the VM if need be, starts the agent in it and initializes it.
@@ -167,6 +173,8 @@ impl Host {
             turn: None,
             fence: None,
             queue: VecDeque::new(),
+            questions: Questions::default(),
+            tool_calls: ToolCalls::default(),
             turn_rows: Vec::new(),
             first_prompt: delivery.first_prompt,
             ended: None,
@@ -183,6 +191,7 @@ impl Host {
             vm: running.vm,
             store: self.store.clone(),
             bounds,
+            permissions: Arc::clone(&self.config.permissions),
             base_environment,
             meta: delivery.meta,
             lease,
