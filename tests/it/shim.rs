@@ -127,7 +127,7 @@ fn a_server_restarted_in_a_turn_ends_it_with_a_reason_and_the_next_prompt_works(
             );
             assert!(why.contains("acpbox was killed during the turn"), "{error}");
         } else {
-            assert_eq!(why, "the session was closed", "{error}");
+            assert!(why.contains("acpbox was stopped or restarted"), "{error}");
         }
         assert_eq!(error["data"]["phase"], "turn", "{error}");
         let result = client.answer(next).unwrap();

@@ -23,6 +23,8 @@ pub(super) struct Defaults {
 #[derive(Debug, Default)]
 pub(super) struct Book {
     defaults: Defaults,
+    /// The longest message that the server reads.
+    line_bytes: usize,
     /// The params of the client's `initialize`, as sent on.
     initialize: Option<Box<str>>,
     sessions: Sessions,
@@ -47,9 +49,10 @@ pub(super) enum Passing {
 }
 
 impl Book {
-    pub(super) fn new(defaults: Defaults) -> Book {
+    pub(super) fn new(defaults: Defaults, line_bytes: usize) -> Book {
         Book {
             defaults,
+            line_bytes,
             ..Book::default()
         }
     }
@@ -97,7 +100,12 @@ impl Book {
     }
 
     fn request(&mut self, text: &str, id: &str, method: &str, params: Option<&str>) -> Passing {
-        let changed = params.and_then(|params| self.completed(method, params));
+        // A message at the limit goes as it is.
+        let room = self.line_bytes.saturating_sub(text.len());
+        let changed = params
+            .and_then(|params| Some((params.len(), self.completed(method, params)?)))
+            .filter(|(before, changed)| changed.len().saturating_sub(*before) <= room)
+            .map(|(_, changed)| changed);
         let params = changed.as_deref().or(params);
         let text = match (&changed, splice::member(text, "params")) {
             (Some(changed), Some(before)) => {
@@ -365,7 +373,7 @@ mod tests {
 
     #[test]
     fn an_answer_to_a_question_of_a_lost_connection_answers_no_other() {
-        let mut book = Book::default();
+        let mut book = Book::new(Defaults::default(), 1000);
         assert_eq!(book.server_said(&asks(1)), Passing::AsItIs);
         assert_eq!(book.server_said(&asks(2)), Passing::AsItIs);
         let answer = |id: u64| message::result(&id.to_string(), r#"{"b":1.0}"#);
@@ -389,10 +397,11 @@ mod tests {
 
     #[test]
     fn a_message_is_passed_on_byte_for_byte_but_for_what_it_lacks() {
-        let mut book = Book::new(Defaults {
+        let defaults = Defaults {
             agent: Some("a".into()),
             vm: None,
-        });
+        };
+        let mut book = Book::new(defaults, 1000);
         for text in [
             r#"{ "jsonrpc":"2.0","id":1.0,"method":"session/list","params":{"x":1e400,"y":"\ud800"}}"#,
             r#"{"jsonrpc":"2.0","method":"_v/any","params":[18446744073709551616]}"#,
@@ -412,6 +421,9 @@ mod tests {
         let Passing::As(sent) = book.client_said(prompt.as_bytes(), 9) else {
             panic!("a prompt gets a key");
         };
+        let long = prompt.replace("1e400", &"9".repeat(1000 - prompt.len()));
+        let passing = book.client_said(long.as_bytes(), 9);
+        assert_eq!(passing, Passing::AsItIs, "there is no room for a key");
         assert!(
             sent.contains(KEY) && sent.ends_with(r#""prompt":[1e400]}}"#),
             "{sent}"

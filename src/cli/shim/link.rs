@@ -26,6 +26,8 @@ pub(in crate::cli) struct Link {
     pub(super) reader: BatchReader<OwnedReadHalf>,
     /// Absent once nothing more is to be sent.
     pub(super) outbox: Option<Outbox>,
+    /// What is to be sent before anything else.
+    pub(super) first: Vec<String>,
     pub(super) info: ServerInfo,
     writing: JoinHandle<io::Result<()>>,
 }
@@ -79,6 +81,7 @@ impl Link {
             // in many messages, each within the limit, comes in one at the end.
             reader: BatchReader::new(input, Decoder::lines(usize::MAX)),
             outbox: Some(outbox),
+            first: Vec::new(),
             info: ServerInfo {
                 version: String::new(),
                 pid: 0,
@@ -144,7 +147,7 @@ impl Link {
         }
     }
 
-    pub(super) async fn send(&self, line: &str) -> Result<(), String> {
+    async fn send(&self, line: &str) -> Result<(), String> {
         let gone = || "ended the connection".to_owned();
         let outbox = self.outbox.as_ref().ok_or_else(gone)?;
         outbox.send(line).await.map_err(|_| gone())

@@ -75,7 +75,7 @@ impl Shim {
                 depth: config.limits.depth,
             },
             patience: config.server.reconnect_timeout,
-            book: Mutex::new(Book::new(defaults)),
+            book: Mutex::new(Book::new(defaults, config.limits.line_bytes)),
         }
     }
 
@@ -134,10 +134,16 @@ impl Shim {
     async fn work(&self, mut link: Link, mut from_client: FromClient, client: &Outbox) -> Ending {
         loop {
             {
-                let Link { reader, outbox, .. } = &mut link;
+                let Link {
+                    reader,
+                    outbox,
+                    first,
+                    ..
+                } = &mut link;
+                let first = std::mem::take(first);
                 // The server alone ends a connection: what it said last is still heard.
                 tokio::select! {
-                    never = self.upward(outbox, &mut from_client, client) => match never {},
+                    never = self.upward(outbox, first, &mut from_client, client) => match never {},
                     ending = self.downward(reader, client) => if let Some(ending) = ending {
                         return ending;
                     },
@@ -166,13 +172,22 @@ impl Shim {
         }
     }
 
-    /// From the client to the server, until the connection is dropped.
+    /// From the client to the server, until the connection is dropped. `first`
+    /// comes before all else, and is remembered already.
     async fn upward(
         &self,
         outbox: &mut Option<Outbox>,
+        first: Vec<String>,
         from_client: &mut FromClient,
         client: &Outbox,
     ) -> Infallible {
+        if let Some(outbox) = outbox.as_ref() {
+            for line in first {
+                if outbox.send(&line).await.is_err() {
+                    return std::future::pending().await;
+                }
+            }
+        }
         while let Some(frame) = from_client.next().await {
             let Some(line) = self.taken(frame, client).await else {
                 continue;

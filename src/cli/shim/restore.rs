@@ -2,6 +2,9 @@
 //! client had them, and its unanswered requests are sent again or answered.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
+
+use tokio::io::AsyncRead;
 
 use super::link::{self, Link, NoLink};
 use super::relay::Shim;
@@ -9,7 +12,7 @@ use super::requests::Again;
 use crate::acp::methods;
 use crate::rpc::codec::Frame;
 use crate::rpc::message::{ANY_DEPTH, Body, Message, Outcome};
-use crate::rpc::{Outbox, splice};
+use crate::rpc::{BatchReader, Outbox, splice};
 
 impl Shim {
     /// Takes up everything with a server that knows nothing of this client but its
@@ -20,19 +23,46 @@ impl Shim {
         is_another: bool,
         client: &Outbox,
     ) -> Result<(), NoLink> {
-        let unusable = NoLink::Unusable;
-        let loads = self.book().loads();
         let mut waiting = HashMap::new();
-        for load in loads {
+        let mut lines = Vec::new();
+        for load in self.book().loads() {
             let id = link::own_id(&load.session);
-            let line = link::request(&id, methods::SESSION_LOAD, &load.params);
-            link.send(&line).await.map_err(unusable)?;
+            lines.push(link::request(&id, methods::SESSION_LOAD, &load.params));
             waiting.insert(id, load.session);
         }
+        // The server may write more than it reads: both go on at once.
+        let Link { reader, outbox, .. } = &mut *link;
+        tokio::select! {
+            never = send_all(outbox.as_ref(), &lines) => match never {},
+            heard = self.hear(reader, waiting, client) => heard?,
+        }
+        let again = self.book().again(is_another);
+        for request in again {
+            match request {
+                Again::Send { text, cancel } => {
+                    link.first.push(text);
+                    link.first.extend(cancel);
+                }
+                Again::Answer(line) => {
+                    let _ = client.send(&line).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Passes on what comes until all sessions are there.
+    async fn hear<R: AsyncRead + Unpin>(
+        &self,
+        reader: &mut BatchReader<R>,
+        mut waiting: HashMap<String, String>,
+        client: &Outbox,
+    ) -> Result<(), NoLink> {
         let mut frames = Vec::new();
         while !waiting.is_empty() {
-            if !matches!(link.reader.read(&mut frames).await, Ok(true)) {
-                return Err(unusable("the server ended the connection".into()));
+            if !matches!(reader.read(&mut frames).await, Ok(true)) {
+                let what = "the server ended the connection before all sessions were back";
+                return Err(NoLink::Unusable(what.into()));
             }
             for frame in frames.drain(..) {
                 let Frame::Message(line) = frame else {
@@ -43,21 +73,7 @@ impl Shim {
                 }
                 if self.pass_down(&line, client).await.is_err() {
                     // Noticed by whoever serves the client.
-                    return Err(unusable("the client is gone".into()));
-                }
-            }
-        }
-        let again = self.book().again(is_another);
-        for request in again {
-            match request {
-                Again::Send { text, cancel } => {
-                    link.send(&text).await.map_err(unusable)?;
-                    if let Some(cancel) = cancel {
-                        link.send(&cancel).await.map_err(unusable)?;
-                    }
-                }
-                Again::Answer(line) => {
-                    let _ = client.send(&line).await;
+                    return Err(NoLink::Unusable("the client is gone".into()));
                 }
             }
         }
@@ -86,4 +102,16 @@ impl Shim {
         }
         true
     }
+}
+
+/// Never ends: that the connection is lost, the one who reads it notices.
+async fn send_all(outbox: Option<&Outbox>, lines: &[String]) -> Infallible {
+    if let Some(outbox) = outbox {
+        for line in lines {
+            if outbox.send(line).await.is_err() {
+                break;
+            }
+        }
+    }
+    std::future::pending().await
 }

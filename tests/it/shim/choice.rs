@@ -171,3 +171,53 @@ fn run_uses_the_server_and_leaves_the_session_to_it() {
     // The same agent goes on: a new one would begin its script anew.
     assert_eq!(run(&["--session", session, "u2"]), "two\n");
 }
+
+#[test]
+fn run_says_that_the_server_was_restarted_and_cancels_what_nobody_waits_for() {
+    let setup = Setup::host();
+    let begin = || {
+        let mut run = command(&setup, "run");
+        run.args(["--format", "json", "u1"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let run = run.spawn().unwrap();
+        let has_prompt = || {
+            setup
+                .received()
+                .iter()
+                .any(|it| it.contains("session/prompt"))
+        };
+        assert!(wait_until(has_prompt));
+        run
+    };
+    setup.script(&[setup.record(), expect_prompt(), json!({"sleep_ms": 60_000})]);
+    let server = Server::start(&setup);
+    let run = begin();
+    server.kill(&setup);
+    let server = Server::start(&setup);
+    let output = run.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(5), "{said}");
+    assert!(said.contains("the acpbox server was restarted"), "{said}");
+
+    std::fs::remove_file(setup.workspace().join("received")).unwrap();
+    setup.script(&[
+        setup.record(),
+        expect_prompt(),
+        json!({"expect": "session/cancel"}),
+        end_turn(),
+    ]);
+    let run = begin();
+    let pid = rustix::process::Pid::from_child(&run);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let output = run.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(4));
+    let has_cancel = || {
+        setup
+            .received()
+            .iter()
+            .any(|it| it.contains("session/cancel"))
+    };
+    assert!(wait_until(has_cancel), "the turn goes on");
+    drop(server);
+}
