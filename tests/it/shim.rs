@@ -250,7 +250,7 @@ fn where_no_server_comes_back_all_is_answered_and_a_late_one_is_used_all_the_sam
     assert!(hint.contains("acpbox serve"), "{error}");
     let error = client.call("session/list", json!({})).unwrap_err();
     assert_eq!(error["message"], why);
-    assert!(client.stderr().contains("did not come back"));
+    assert!(wait_until(|| client.stderr().contains("did not come back")));
     setup.script(&[expect_prompt(), chunk("two"), end_turn()]);
     let _server = Server::start(&setup);
     assert!(wait_until(|| client

@@ -50,7 +50,7 @@ fn a_server_with_other_files_is_left_alone_and_the_reason_said() {
         client.initialize();
         assert_eq!(server_of(&mut client), own(&client), "{arguments:?}");
         match said {
-            Some(said) => assert!(client.stderr().contains(said), "{}", client.stderr()),
+            Some(said) => assert!(wait_until(|| client.stderr().contains(said)), "{said}"),
             None => assert_eq!(client.stderr(), ""),
         }
     }
@@ -67,7 +67,9 @@ fn a_socket_that_does_not_answer_costs_a_moment_and_no_more() {
     let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
     let mut client = setup.connect();
     assert_eq!(server_of(&mut client), own(&client));
-    assert!(client.stderr().contains("does not answer within"));
+    assert!(wait_until(|| client
+        .stderr()
+        .contains("does not answer within")));
     drop(client);
     // A dead one costs nothing and is not worth a word.
     drop(listener);
