@@ -24,6 +24,7 @@ mod callbacks;
 mod permissions;
 mod serve;
 mod shim;
+mod attach;
 mod sessions;
 mod comeback;
 mod preamble;

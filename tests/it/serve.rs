@@ -18,13 +18,13 @@ use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
 mod lost;
 
 /// A running `acpbox serve`; killed when it is dropped.
-struct Server {
+pub(crate) struct Server {
     child: Child,
     errors: BufReader<std::process::ChildStderr>,
 }
 
 impl Server {
-    fn start(setup: &Setup, arguments: &[&str]) -> Server {
+    pub(crate) fn start(setup: &Setup, arguments: &[&str]) -> Server {
         Server::of(command(setup, arguments))
     }
 
@@ -39,7 +39,7 @@ impl Server {
     }
 
     /// The next address that it says it serves at.
-    fn address(&mut self) -> String {
+    pub(crate) fn address(&mut self) -> String {
         let mut said = String::new();
         loop {
             let mut line = String::new();
@@ -52,6 +52,10 @@ impl Server {
             }
             said.push_str(&line);
         }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     fn signal(&self, signal: i32) {
@@ -94,7 +98,7 @@ fn command(setup: &Setup, arguments: &[&str]) -> Command {
     command
 }
 
-fn socket(setup: &Setup) -> PathBuf {
+pub(crate) fn socket(setup: &Setup) -> PathBuf {
     setup.path().join("run/acpbox/acpbox.sock")
 }
 
