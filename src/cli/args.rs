@@ -40,6 +40,14 @@ pub(super) enum Command {
     /// Sessions, their agents and VMs live on when a client goes. SIGTERM lets
     /// running turns end; a second one does not.
     Serve(ServeArguments),
+    /// What the running server does: its sessions, VMs and clients.
+    ///
+    /// Exits with 1 if none runs.
+    Status(StatusArguments),
+    /// Follow a live session in the terminal, prompt it and answer what it asks.
+    ///
+    /// The session is the server's (`acpbox serve`) and goes on when you leave.
+    Attach(AttachArguments),
     /// Send one prompt and print the reply.
     Run(RunArguments),
     /// List, show, replay, export, import and delete stored sessions.
@@ -91,6 +99,50 @@ pub(super) struct ServeArguments {
     /// The VM of sessions whose client names none [default: one per workspace].
     #[arg(long, value_name = "NAME")]
     pub(super) vm: Option<String>,
+}
+
+/// The server to ask.
+#[derive(Debug, Clone, Args)]
+pub(super) struct ServerAddress {
+    /// Where the server is: `unix:PATH` or `tcp:HOST:PORT` [default: where
+    /// `acpbox serve` listens by itself].
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) server: Option<String>,
+    /// A file with the token that a server on TCP asks for [default: its own, in
+    /// the state folder].
+    #[arg(long, value_name = "FILE")]
+    pub(super) token_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct StatusArguments {
+    #[command(flatten)]
+    pub(super) server: ServerAddress,
+    /// Print one JSON object, as `_acpbox/server/status` answers.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Each line that is typed is a prompt. Ctrl-C cancels the running turn; a second
+/// one, or Ctrl-D, leaves. Without a terminal, lines are prompts too, one turn
+/// after the other, and the end of the input leaves after the last answer.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = RUN_EXIT_CODES)]
+pub(super) struct AttachArguments {
+    /// A session's id, or as much of it as is unique.
+    #[arg(value_name = "SESSION")]
+    pub(super) session: String,
+    #[command(flatten)]
+    pub(super) server: ServerAddress,
+    /// Only look on: prompt nothing, answer nothing, read no input.
+    #[arg(long)]
+    pub(super) observe: bool,
+    /// Begin behind the event of this number.
+    #[arg(long, value_name = "N", conflicts_with = "tail", value_parser = clap::value_parser!(i64).range(0..))]
+    pub(super) after: Option<i64>,
+    /// Begin with the last so many prompts and what came of them.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub(super) tail: u32,
 }
 
 /// The prompt is the arguments, then what is piped in.

@@ -1,8 +1,9 @@
-//! A small ACP client of acpbox's own server, inside the process.
+//! A small ACP client: of acpbox's own server inside the process, or of one at
+//! the other end of a stream.
 
 use std::sync::Arc;
 
-use tokio::io::{DuplexStream, ReadHalf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -13,14 +14,15 @@ use crate::server::{self, Gate, Server};
 /// Room between client and server, in bytes.
 const PIPE_BYTES: usize = 64 * 1024;
 
-/// A connection to a server that serves nobody else.
+/// A connection to a server.
 pub(super) struct Client {
     outbox: Outbox,
-    reader: BatchReader<ReadHalf<DuplexStream>>,
+    reader: BatchReader<Box<dyn AsyncRead + Send + Unpin>>,
     depth: usize,
     last_id: u64,
     shutdown: CancellationToken,
-    serving: JoinHandle<server::Ending>,
+    /// The server, where it is one of this process's own.
+    serving: Option<JoinHandle<server::Ending>>,
 }
 
 /// What the server sent. Ids, params, results and errors are raw JSON.
@@ -42,7 +44,7 @@ pub(super) enum Incoming {
 
 /// The server ended the connection.
 #[derive(Debug, thiserror::Error)]
-#[error("acpbox's own server ended the connection")]
+#[error("the acpbox server ended the connection")]
 pub(super) struct Ended;
 
 impl Client {
@@ -63,17 +65,31 @@ impl Client {
             || false,
         ));
         let (reading, writing) = tokio::io::split(ours);
+        Client {
+            shutdown,
+            serving: Some(serving),
+            ..Client::over(reading, writing, depth)
+        }
+    }
+
+    /// A client of the server at the other end. `depth` is how deep its messages
+    /// may nest. Call within a tokio runtime.
+    pub(super) fn over(
+        reading: impl AsyncRead + Send + Unpin + 'static,
+        writing: impl AsyncWrite + Send + Unpin + 'static,
+        depth: usize,
+    ) -> Client {
         let (outbox, queue) = Outbox::new();
         tokio::spawn(write_loop(queue, writing));
         Client {
             outbox,
             // What acpbox itself writes is not bounded again: a reply that streamed in
             // many messages, each within the limit, comes in one at the end.
-            reader: BatchReader::new(reading, Decoder::lines(usize::MAX)),
+            reader: BatchReader::new(Box::new(reading), Decoder::lines(usize::MAX)),
             depth,
             last_id: 0,
-            shutdown,
-            serving,
+            shutdown: CancellationToken::new(),
+            serving: None,
         }
     }
 
@@ -122,7 +138,9 @@ impl Client {
     /// Ends the connection; sessions live on.
     pub(super) async fn close(self) {
         self.shutdown.cancel();
-        let _ = self.serving.await;
+        if let Some(serving) = self.serving {
+            let _ = serving.await;
+        }
     }
 }
 

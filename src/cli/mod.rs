@@ -5,12 +5,15 @@ mod context;
 pub mod exit;
 mod output;
 mod client;
+mod remote;
 mod find;
 mod confirm;
 mod table;
 
 mod stdio;
 mod serve;
+mod status;
+mod attach;
 mod run;
 mod sessions;
 mod logs;
@@ -48,6 +51,8 @@ pub fn main() -> ExitCode {
         Command::ExampleAgent => return crate::agent::example::run(),
         Command::Stdio(stdio) => stdio::run(&arguments.global, &stdio),
         Command::Serve(serve) => serve::run(&arguments.global, &serve),
+        Command::Status(status) => status::run(&arguments.global, &status),
+        Command::Attach(attach) => attach::run(&arguments.global, &attach),
         Command::Run(run) => run::run(&arguments.global, &run),
         Command::Sessions(command) => sessions::run(&arguments.global, &command),
         Command::Logs(logs) => logs::run(&arguments.global, &logs),

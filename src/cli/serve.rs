@@ -17,10 +17,10 @@ use crate::server::service;
 use crate::session::retention;
 
 /// The token of clients of TCP on loopback, in the state folder.
-const OWN_TOKEN: &str = "token";
+pub(super) const OWN_TOKEN: &str = "token";
 
 /// The socket's name in the runtime folder.
-const SOCKET: &str = "acpbox.sock";
+pub(super) const SOCKET: &str = "acpbox.sock";
 
 pub(super) fn run(global: &Global, arguments: &ServeArguments) -> anyhow::Result<Code> {
     let context = Context::new(global, arguments.agent.as_deref(), arguments.vm.as_deref())?;

@@ -41,6 +41,8 @@ pub struct Gate {
     pub token: Option<Token>,
     /// How long the client may take to send `initialize`; for ever if absent.
     pub patience: Option<Duration>,
+    /// How it is connected, for people; for one of this process's own, empty.
+    pub peer: String,
 }
 
 /// A client's connection as handlers see it.
@@ -88,6 +90,7 @@ where
     let limits = &connection.server.host.config.limits;
     let mut reader = BatchReader::new(input, Decoder::detecting(limits.line_bytes));
     let client = &connection.client;
+    let place = (connection.server.observed.clients).enter(client, &connection.gate.peer);
     let ending = tokio::select! {
         () = shutdown.cancelled() => Ending::Shutdown,
         () = client.outbox.closed() => Ending::Gone,
@@ -109,6 +112,7 @@ where
     if let Some(parked) = client.parked() {
         parked.close().await;
     }
+    drop(place);
     drop(connection);
     // What is queued is still written, as long as somebody reads it.
     let patience = match ending {

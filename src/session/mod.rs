@@ -13,8 +13,8 @@
 //! creation, its [`settings`] (from what is [`offered`]) and, where it does not
 //! remember, a [`preamble`]; [`registry`] finds it, [`leases`] and [`locks`] tell who
 //! drives it; [`sleep`] ends what is idle until it is needed; [`index`] lets its
-//! words be found, [`usage`] adds up what it used; [`removal`] deletes it, and
-//! [`retention`] decides when.
+//! words be found, [`usage`] adds up what it used; [`status`] says what it does;
+//! [`removal`] deletes it, and [`retention`] decides when.
 
 pub mod host;
 pub mod vms;
@@ -54,6 +54,7 @@ pub mod sleep;
 pub mod index;
 pub mod leases;
 pub mod usage;
+pub mod status;
 pub mod removal;
 pub mod retention;
 

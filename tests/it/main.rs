@@ -22,6 +22,8 @@ mod turns;
 mod races;
 mod callbacks;
 mod serve;
+mod status;
+mod attach_command;
 mod sessions;
 mod comeback;
 mod preamble;

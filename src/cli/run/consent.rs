@@ -20,10 +20,10 @@ pub(super) enum Consent {
 
 /// One of the ways to answer that the agent offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Choice {
-    pub(super) id: String,
-    pub(super) name: String,
-    pub(super) kind: String,
+pub(in crate::cli) struct Choice {
+    pub(in crate::cli) id: String,
+    pub(in crate::cli) name: String,
+    pub(in crate::cli) kind: String,
 }
 
 impl Consent {
@@ -43,7 +43,7 @@ impl Consent {
 
 /// The options of a `session/request_permission`. Those without an id, or with
 /// another one's id, are left out: nobody could tell what they stand for.
-pub(super) fn choices(params: &str) -> Vec<Choice> {
+pub(in crate::cli) fn choices(params: &str) -> Vec<Choice> {
     let params: Value = serde_json::from_str(params).unwrap_or_default();
     let options = params.get("options").and_then(Value::as_array);
     let text = |option: &Value, key: &str| {
@@ -80,7 +80,7 @@ fn of_kind<'a>(choices: &'a [Choice], kind: &str) -> Option<&'a Choice> {
 }
 
 /// The result of the request: the option, or that the question was dropped.
-pub(super) fn answer(choice: Option<&Choice>) -> String {
+pub(in crate::cli) fn answer(choice: Option<&Choice>) -> String {
     let outcome = match choice {
         Some(choice) => json!({ "outcome": "selected", "optionId": choice.id }),
         None => json!({ "outcome": "cancelled" }),

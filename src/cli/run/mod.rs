@@ -7,13 +7,13 @@
 //! - `conversation`: the loop. `failure`: what went wrong. `show`: the formats. `signals`: Ctrl-C.
 
 mod prompt;
-mod consent;
+pub(super) mod consent;
 mod terminal;
 mod signals;
 mod show;
 mod progress;
 mod conversation;
-mod failure;
+pub(super) mod failure;
 
 use std::path::PathBuf;
 use std::sync::Arc;
