@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod server;
+
+pub(super) use server::{AttachArguments, ServerAddress, StatusArguments};
+
 /// Runs ACP coding agents inside VMs, behind any ACP editor, and keeps every transcript.
 ///
 /// An editor starts `acpbox` (or `acpbox stdio`) as its agent's command. A
@@ -29,6 +33,16 @@ pub(super) struct Global {
     /// Say more on stderr; repeat for more still.
     #[arg(long, short, global = true, action = clap::ArgAction::Count)]
     pub(super) verbose: u8,
+    /// How stderr is written: for people, or each line as a JSON object.
+    #[arg(long, global = true, value_enum, default_value_t)]
+    pub(super) log_format: LogFormat,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum LogFormat {
+    #[default]
+    Text,
+    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -99,50 +113,6 @@ pub(super) struct ServeArguments {
     /// The VM of sessions whose client names none [default: one per workspace].
     #[arg(long, value_name = "NAME")]
     pub(super) vm: Option<String>,
-}
-
-/// The server to ask.
-#[derive(Debug, Clone, Args)]
-pub(super) struct ServerAddress {
-    /// Where the server is: `unix:PATH` or `tcp:HOST:PORT` [default: where
-    /// `acpbox serve` listens by itself].
-    #[arg(long, value_name = "ADDRESS")]
-    pub(super) server: Option<String>,
-    /// A file with the token that a server on TCP asks for [default: its own, in
-    /// the state folder].
-    #[arg(long, value_name = "FILE")]
-    pub(super) token_file: Option<PathBuf>,
-}
-
-#[derive(Debug, Clone, Args)]
-pub(super) struct StatusArguments {
-    #[command(flatten)]
-    pub(super) server: ServerAddress,
-    /// Print one JSON object, as `_acpbox/server/status` answers.
-    #[arg(long)]
-    pub(super) json: bool,
-}
-
-/// Each line that is typed is a prompt. Ctrl-C cancels the running turn; a second
-/// one, or Ctrl-D, leaves. Without a terminal, lines are prompts too, one turn
-/// after the other, and the end of the input leaves after the last answer.
-#[derive(Debug, Clone, Args)]
-#[command(after_help = RUN_EXIT_CODES)]
-pub(super) struct AttachArguments {
-    /// A session's id, or as much of it as is unique.
-    #[arg(value_name = "SESSION")]
-    pub(super) session: String,
-    #[command(flatten)]
-    pub(super) server: ServerAddress,
-    /// Only look on: prompt nothing, answer nothing, read no input.
-    #[arg(long)]
-    pub(super) observe: bool,
-    /// Begin behind the event of this number.
-    #[arg(long, value_name = "N", conflicts_with = "tail", value_parser = clap::value_parser!(i64).range(0..))]
-    pub(super) after: Option<i64>,
-    /// Begin with the last so many prompts and what came of them.
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(0..=1000))]
-    pub(super) tail: u32,
 }
 
 /// The prompt is the arguments, then what is piped in.

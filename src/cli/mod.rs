@@ -29,14 +29,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Arguments, Command};
+use args::{Arguments, Command, LogFormat};
 
 use crate::session::locks;
 
 /// Runs the command that the process's arguments name.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    logging(arguments.global.verbose);
+    logging(&arguments.global);
     let is_piped = !std::io::stdin().is_terminal();
     let command = match arguments.command {
         Some(command) => command,
@@ -74,9 +74,9 @@ pub fn main() -> ExitCode {
 }
 
 /// Logs go to stderr: stdout belongs to the protocol.
-fn logging(verbose: u8) {
+fn logging(global: &args::Global) {
     use tracing_subscriber::EnvFilter;
-    let default = match verbose {
+    let default = match global.verbose {
         0 => "acpbox=warn",
         1 => "acpbox=info",
         2 => "acpbox=debug",
@@ -88,5 +88,12 @@ fn logging(verbose: u8) {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
     // A second call, as from a test, changes nothing.
-    let _ = subscriber.try_init();
+    let _ = match global.log_format {
+        LogFormat::Text => subscriber.try_init(),
+        LogFormat::Json => {
+            output::say_in_json();
+            let subscriber = subscriber.json().flatten_event(true);
+            subscriber.with_current_span(false).try_init()
+        }
+    };
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::hooks::Hooks;
 use super::limits::Limits;
 use super::restore::Restore;
 use super::retention::Retention;
@@ -25,6 +26,7 @@ pub(super) struct File {
     pub(super) retention: Retention,
     pub(super) restore: Restore,
     pub(super) server: ServerSettings,
+    pub(super) hooks: Hooks,
 }
 
 /// What is used when neither a flag nor the client says otherwise.

@@ -6,6 +6,7 @@
 mod environment;
 mod error;
 mod file;
+mod hooks;
 mod limits;
 mod paths;
 mod plan;
@@ -23,6 +24,7 @@ use std::path::PathBuf;
 pub use environment::Environment;
 pub use error::ConfigError;
 pub use file::nearest;
+pub use hooks::Hooks;
 pub use limits::Limits;
 pub use paths::Paths;
 pub use plan::{GUEST_HOME, Guest, VmPlan};
@@ -53,6 +55,7 @@ pub struct Config {
     pub retention: Retention,
     pub restore: Restore,
     pub server: ServerSettings,
+    pub hooks: Hooks,
     /// `[vms.default]`: what every VM gets.
     vm_defaults: VmSettings,
     /// The other `[vms.NAME]`, merged over the defaults.
@@ -145,6 +148,7 @@ impl Config {
             retention: scope.retention(file.retention)?,
             restore: file.restore,
             server: server_settings(file.server, &scope)?,
+            hooks: file.hooks.resolved(&scope)?,
             agents,
             vm_defaults,
             vms,

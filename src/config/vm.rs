@@ -253,7 +253,7 @@ impl Scope<'_> {
         .collect()
     }
 
-    fn wrong(&self, key: String, problem: String) -> ConfigError {
+    pub(super) fn wrong(&self, key: String, problem: String) -> ConfigError {
         ConfigError::Value {
             file: self.file.to_path_buf(),
             key,

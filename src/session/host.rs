@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::hooks::Hooks;
 use super::index::Indexer;
 use super::registry::Registry;
 use super::restarts::Restarts;
@@ -20,6 +21,7 @@ pub struct Host {
     pub registry: Registry,
     pub indexer: Indexer,
     pub restarts: Arc<Restarts>,
+    pub hooks: Option<Arc<Hooks>>,
 }
 
 /// The limits that a live session needs.
@@ -69,6 +71,7 @@ impl Host {
         let registry = Registry::new(&config.paths.state_dir);
         let indexer = Indexer::start(store.clone());
         let restarts = Arc::new(Restarts::new(&config.limits));
+        let hooks = Hooks::start(&config.hooks, &environment);
         Arc::new(Host {
             config,
             environment,
@@ -78,6 +81,7 @@ impl Host {
             registry,
             indexer,
             restarts,
+            hooks,
         })
     }
 
@@ -92,7 +96,12 @@ impl Host {
     /// Ends every session, then every VM, then waits until all is on disk.
     pub async fn shutdown(&self) {
         self.end_sessions().await;
-        self.vms.stop_all().await;
+        let hooks = async {
+            if let Some(hooks) = &self.hooks {
+                hooks.stop().await;
+            }
+        };
+        tokio::join!(self.vms.stop_all(), hooks);
         self.indexer.stop().await;
         if let Err(error) = self.store.close().await {
             tracing::error!(%error, "the database could not be closed");

@@ -10,7 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::asked::Asked;
 use super::ending::Cause;
+use super::hooks::Hooks;
 use super::host::Bounds;
+use super::news;
 use super::registry::Lease;
 use super::restarts::Restarts;
 use super::roots::Roots;
@@ -74,6 +76,9 @@ pub struct Live {
     /// to end does.
     pub(super) unheard: CancellationToken,
     pub(super) restarts: Arc<Restarts>,
+    pub(super) hooks: Option<Arc<Hooks>>,
+    /// What logs say of whatever is done for the session.
+    pub(super) span: tracing::Span,
     /// Held while a prompt with a key is let in.
     pub(super) keyed_prompts: tokio::sync::Mutex<()>,
     /// Whether the agent let its client wait in vain.
@@ -127,11 +132,13 @@ pub struct Parts {
     pub lease: Option<Lease>,
     pub usage: Arc<Usage>,
     pub restarts: Arc<Restarts>,
+    pub hooks: Option<Arc<Hooks>>,
 }
 
 impl Live {
     pub fn new(parts: Parts) -> Live {
         Live {
+            span: tracing::error_span!(parent: None, "session", id = &*parts.state.session),
             id: Arc::clone(&parts.state.session),
             agent_name: parts.state.row.agent.clone(),
             vm_name: parts.state.row.vm.clone(),
@@ -152,6 +159,7 @@ impl Live {
             unheard: CancellationToken::new(),
             lease: Mutex::new(parts.lease),
             restarts: parts.restarts,
+            hooks: parts.hooks,
             keyed_prompts: tokio::sync::Mutex::default(),
             is_stuck: AtomicBool::new(false),
             late_bytes: AtomicUsize::new(0),
@@ -240,13 +248,14 @@ impl Live {
         let order = self.order.lock().await;
         let permit = self.store.reserve().await?;
         let mut is_flooding = false;
-        let (result, committed, row) = {
+        let (result, committed, row, news) = {
             let mut state = self.state();
             let result = change(&mut state, batch);
             let row = (batch.row && state.is_stored).then(|| state.row.clone());
             let mut events = std::mem::take(&mut state.backlog);
             events.append(&mut batch.events);
             let turns = std::mem::take(&mut state.turn_rows);
+            let news = news::of(&state, &events);
             let committed = if !state.is_stored {
                 is_flooding = !state.keep_early(events);
                 None
@@ -255,7 +264,7 @@ impl Live {
             } else {
                 Some(permit.append_with_turns(events, turns, batch.durable))
             };
-            (result, committed, row)
+            (result, committed, row, news)
         };
         if let Some(committed) = committed
             && let Err(error) = committed.await
@@ -276,6 +285,7 @@ impl Live {
             self.end_with(Failure::internal(Phase::Session, what));
         }
         self.deliver(batch).await;
+        self.tell(news);
         if let Some(row) = row
             && let Err(error) = self.store.update_session(&row).await
         {

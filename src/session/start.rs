@@ -188,6 +188,7 @@ impl Host {
             lease,
             usage: running.usage,
             restarts: Arc::clone(&self.restarts),
+            hooks: self.hooks.clone(),
         }));
         tokio::spawn(self.drive(&live, output));
         if self.restarts.may_start().is_err() {

@@ -24,6 +24,8 @@ mod callbacks;
 mod serve;
 mod status;
 mod attach_command;
+mod hooks;
+mod logging;
 mod sessions;
 mod comeback;
 mod preamble;
