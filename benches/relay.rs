@@ -23,6 +23,9 @@ use acpbox::vm::{self, Limits, Network, ProcessSpec, Root, VmSpec};
 const ACPBOX: &str = env!("CARGO_BIN_EXE_acpbox");
 
 fn main() {
+    if std::env::args().nth(1).as_deref() == Some(BARE_RELAY) {
+        return bare_relay();
+    }
     let updates: u64 = std::env::args()
         .skip(1)
         .find_map(|argument| argument.parse().ok())
@@ -32,7 +35,7 @@ fn main() {
         .tempdir_in("target")
         .unwrap();
     let folder = folder.path().canonicalize().unwrap();
-    let mut systems = vec![System::Direct, System::Acpbox];
+    let mut systems = vec![System::Direct, System::Bare, System::Acpbox];
     match conductor() {
         Some(path) => systems.push(System::Conductor(path)),
         None => println!("no conductor was found; see the head of benches/relay.rs"),
@@ -47,6 +50,8 @@ fn main() {
     println!("## from start to the agent's first byte, 20 starts");
     boot(&folder);
 
+    // What passing bytes through one more process costs on this machine, whatever
+    // that process does: acpbox cannot be below it.
     println!("## round trip of `session/set_mode`, interleaved, over 7 starts");
     round_trips(&systems, &folder);
 
@@ -68,6 +73,8 @@ fn main() {
 
 enum System {
     Direct,
+    /// A relay that passes bytes on and does nothing else.
+    Bare,
     Acpbox,
     Conductor(PathBuf),
 }
@@ -88,6 +95,7 @@ impl System {
     fn name(&self) -> &'static str {
         match self {
             System::Direct => "direct",
+            System::Bare => "bare relay",
             System::Acpbox => "acpbox",
             System::Conductor(_) => "conductor",
         }
@@ -98,6 +106,11 @@ impl System {
             System::Direct => {
                 let mut command = Command::new(ACPBOX);
                 command.arg("example-agent");
+                command
+            }
+            System::Bare => {
+                let mut command = Command::new(std::env::current_exe().unwrap());
+                command.args([BARE_RELAY, ACPBOX, "example-agent"]);
                 command
             }
             System::Acpbox => {
@@ -120,6 +133,42 @@ impl System {
             .current_dir(workspace);
         command
     }
+}
+
+const BARE_RELAY: &str = "bare-relay";
+
+/// Runs the program named by the arguments and passes bytes both ways, on one
+/// thread, as the runtimes of acpbox and the conductor do.
+fn bare_relay() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        use tokio::net::unix::pipe;
+        let mut arguments = std::env::args().skip(2);
+        let mut agent = Command::new(arguments.next().unwrap())
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let own = |fd: std::os::fd::BorrowedFd| fd.try_clone_to_owned().unwrap();
+        let stdin = own(std::os::fd::AsFd::as_fd(&std::io::stdin()));
+        let stdout = own(std::os::fd::AsFd::as_fd(&std::io::stdout()));
+        let mut from_client = pipe::Receiver::from_owned_fd(stdin).unwrap();
+        let mut to_client = pipe::Sender::from_owned_fd(stdout).unwrap();
+        let output = OwnedFd::from(agent.stdout.take().unwrap());
+        let input = OwnedFd::from(agent.stdin.take().unwrap());
+        let mut from_agent = pipe::Receiver::from_owned_fd(output).unwrap();
+        let mut to_agent = pipe::Sender::from_owned_fd(input).unwrap();
+        tokio::select! {
+            _ = tokio::io::copy(&mut from_client, &mut to_agent) => {}
+            _ = tokio::io::copy(&mut from_agent, &mut to_client) => {}
+        }
+        agent.kill().unwrap();
+        agent.wait().unwrap();
+    });
 }
 
 /// A client that does nothing but what is measured.
@@ -153,12 +202,12 @@ impl Peer {
     fn call(&mut self, method: &str, params: &str) -> String {
         self.next += 1;
         let id = self.next;
-        writeln!(
-            self.input,
-            r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#
-        )
-        .unwrap();
-        self.input.flush().unwrap();
+        // In one piece, as clients write: `writeln!` on a pipe writes each part of
+        // its format by itself, and wakes the reader for each.
+        let line = format!(
+            "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"{method}\",\"params\":{params}}}\n"
+        );
+        self.input.write_all(line.as_bytes()).unwrap();
         loop {
             self.line.clear();
             assert!(
@@ -341,11 +390,17 @@ fn round_trips(systems: &[System], folder: &Path) {
             us(p50.saturating_sub(direct))
         );
     }
-    if let [_, acpbox, conductor] = added[..] {
+    if let [_, bare, acpbox, ref others @ ..] = added[..] {
         println!(
-            "acpbox adds {:.2} of what the conductor adds",
-            us(acpbox) / us(conductor)
+            "acpbox adds {:.1} µs more than a relay that does nothing",
+            us(acpbox) - us(bare)
         );
+        if let [conductor] = others {
+            println!(
+                "acpbox adds {:.2} of what the conductor adds",
+                us(acpbox) / us(*conductor)
+            );
+        }
     }
 }
 

@@ -104,7 +104,7 @@ fn scan(database: &Path, count: i64) -> Duration {
         Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
     let started = Instant::now();
     let mut statement = connection
-        .prepare("SELECT seq, time, direction, kind, raw FROM events ORDER BY session, seq")
+        .prepare("SELECT id, time, direction, kind, raw FROM events ORDER BY id")
         .unwrap();
     let mut rows = statement.query([]).unwrap();
     let mut seen = 0;

@@ -45,6 +45,7 @@ pub const AGENT_STDERR: &str = "_acpbox/agent/stderr";
 pub const AGENT_EXIT: &str = "_acpbox/agent/exit";
 pub const TURN_END: &str = "_acpbox/turn/end";
 pub const PERMISSION_DENIED: &str = "_acpbox/permission/denied";
+pub const PERMISSION_DECIDED: &str = "_acpbox/permission/decided";
 pub const SESSION_RESTORED: &str = "_acpbox/session/restored";
 pub const SESSION_SLEEP: &str = "_acpbox/session/sleep";
 pub const SESSION_WAKE: &str = "_acpbox/session/wake";

@@ -182,6 +182,11 @@ const PARTS: &[Part] = &[
         add: schema_of::<PermissionDenied>,
     },
     Part {
+        name: "permissionDecided",
+        place: "the params of the event `_acpbox/permission/decided`",
+        add: schema_of::<PermissionDecided>,
+    },
+    Part {
         name: "restored",
         place: "the params of the event `_acpbox/session/restored`",
         add: schema_of::<Restored>,

@@ -75,6 +75,9 @@ pub(super) enum Command {
     /// The VMs that exist.
     #[command(subcommand)]
     Vms(VmsCommand),
+    /// Answers to agents' questions that are remembered.
+    #[command(subcommand)]
+    Permissions(PermissionsCommand),
     /// Check what acpbox, its VMs and agents need, and say how to mend it.
     ///
     /// Exits with 0 if acpbox is usable, with 1 if not.
@@ -143,6 +146,27 @@ pub(super) struct RunArguments {
     /// What to ask; standard input is added to it when it is no terminal.
     #[arg(value_name = "PROMPT")]
     pub(super) prompt: Vec<String>,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(super) enum PermissionsCommand {
+    /// List the answers that were given for always.
+    List(JsonArguments),
+    /// Forget an answer, so that the next question is asked again.
+    Revoke(PermissionsRevokeArguments),
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct PermissionsRevokeArguments {
+    /// The answer's number; see `acpbox permissions list`.
+    #[arg(value_name = "ID", required_unless_present = "all")]
+    pub(super) id: Option<i64>,
+    /// Revoke all of them.
+    #[arg(long, conflicts_with = "id")]
+    pub(super) all: bool,
+    /// Do not ask first.
+    #[arg(long, short)]
+    pub(super) yes: bool,
 }
 
 #[derive(Debug, Clone, Subcommand)]

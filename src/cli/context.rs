@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use anyhow::Context as _;
+
 use super::args::Global;
 use crate::agent::catalog::Catalog;
 use crate::config::{Config, Environment, Overrides};
@@ -30,6 +32,13 @@ impl Context {
         };
         let config = Config::load(&environment, &overrides)?;
         let catalog = Catalog::new(&config)?;
+        for (number, rule) in (1..).zip(&config.permissions.rules) {
+            if let Some(agent) = &rule.agent {
+                // A rule that denies would be none without a word.
+                let known = catalog.get(agent);
+                known.with_context(|| format!("permissions.rules, rule {number}, agent"))?;
+            }
+        }
         Ok(Context {
             environment,
             config,

@@ -19,6 +19,7 @@ mod sessions;
 mod logs;
 mod agents;
 mod vms;
+mod permissions;
 mod doctor;
 mod boot_check;
 pub mod schema;
@@ -58,6 +59,7 @@ pub fn main() -> ExitCode {
         Command::Logs(logs) => logs::run(&arguments.global, &logs),
         Command::Agents(command) => agents::run(&arguments.global, &command),
         Command::Vms(command) => vms::run(&arguments.global, &command),
+        Command::Permissions(command) => permissions::run(&arguments.global, &command),
         Command::Doctor(doctor) => doctor::run(&arguments.global, &doctor),
         Command::Schema(schema) => schema::run(&schema),
         Command::Completions(completions) => completions::run(&completions),

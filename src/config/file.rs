@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::hooks::Hooks;
 use super::limits::Limits;
+use super::permissions;
 use super::restore::Restore;
 use super::retention::Retention;
 use super::server::ServerSettings;
@@ -27,6 +28,8 @@ pub(super) struct File {
     pub(super) restore: Restore,
     pub(super) server: ServerSettings,
     pub(super) hooks: Hooks,
+    /// What is answered when an agent asks whether it may.
+    pub(super) permissions: permissions::Table,
 }
 
 /// What is used when neither a flag nor the client says otherwise.

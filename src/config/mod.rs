@@ -9,6 +9,7 @@ mod file;
 mod hooks;
 mod limits;
 mod paths;
+mod permissions;
 mod plan;
 mod protected;
 mod retention;
@@ -20,6 +21,7 @@ mod workspace;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 pub use environment::Environment;
 pub use error::ConfigError;
@@ -27,6 +29,7 @@ pub use file::nearest;
 pub use hooks::Hooks;
 pub use limits::Limits;
 pub use paths::Paths;
+pub use permissions::{Decision, PathPattern, Permissions, Rule, TextPattern, ToolKind};
 pub use plan::{GUEST_HOME, Guest, VmPlan};
 pub use protected::DEFAULT_PROTECTED;
 pub use restore::Restore;
@@ -56,6 +59,7 @@ pub struct Config {
     pub restore: Restore,
     pub server: ServerSettings,
     pub hooks: Hooks,
+    pub permissions: Arc<Permissions>,
     /// `[vms.default]`: what every VM gets.
     vm_defaults: VmSettings,
     /// The other `[vms.NAME]`, merged over the defaults.
@@ -149,6 +153,7 @@ impl Config {
             restore: file.restore,
             server: server_settings(file.server, &scope)?,
             hooks: file.hooks.resolved(&scope)?,
+            permissions: Arc::new(scope.permissions(file.permissions)?),
             agents,
             vm_defaults,
             vms,

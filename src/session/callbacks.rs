@@ -56,6 +56,9 @@ impl Live {
             }
             return;
         }
+        if self.decide(state, batch, id, method, params) {
+            return;
+        }
         if method.starts_with("terminal/") && is_terminal(method) {
             let params = params.unwrap_or("{}");
             let Some(room) = self.terminals.room(method, params.len()) else {
@@ -178,7 +181,7 @@ impl Live {
     }
 
     /// Answers for a client that is not there: never with consent.
-    fn fail_closed(
+    pub(super) fn fail_closed(
         &self,
         state: &mut State,
         batch: &mut Batch,
@@ -186,6 +189,7 @@ impl Live {
         method: &str,
         reason: &str,
     ) {
+        state.questions.remove(id);
         let params = PermissionDenied {
             session_id: self.id.to_string(),
             method: method.to_owned(),

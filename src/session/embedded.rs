@@ -102,7 +102,7 @@ impl Live {
             embedded.places.insert(id.clone(), place);
             if let Some(terminal) = terminal.filter(|terminal| terminal.begin_to_follow()) {
                 let following = Arc::clone(self).follow(id, terminal);
-                tokio::spawn(following.instrument(self.span.clone()));
+                tokio::spawn(following.instrument(self.watch.span.clone()));
             }
         }
         Some((content, shown))

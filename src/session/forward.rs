@@ -101,7 +101,7 @@ impl Live {
             self.drop_queue().await;
         }
         if let Some(request) = noted {
-            let span = self.span.clone();
+            let span = self.watch.span.clone();
             tokio::spawn(Arc::clone(self).enforce_cancel(request).instrument(span));
         }
     }
@@ -117,6 +117,7 @@ impl Live {
     ) {
         let mut edits = Edits::of(text);
         edits.replace(id, agent_id);
+        self.settle(agent_id, text).await;
         self.answer_agent(method, &edits.apply(), Direction::Client, is_error)
             .await;
     }

@@ -15,7 +15,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
-use super::live::Live;
 use super::news::{News, Occasion};
 use crate::config::{self, Environment};
 use crate::transcript::printable_line;
@@ -44,6 +43,13 @@ pub struct Hooks {
     queue: mpsc::Sender<News>,
     tasks: TaskTracker,
     stop: CancellationToken,
+}
+
+/// Who is told what happens in a session.
+pub struct Watch {
+    /// What logs say of whatever is done for the session.
+    pub(super) span: tracing::Span,
+    hooks: Option<Arc<Hooks>>,
 }
 
 /// One command to run.
@@ -98,7 +104,13 @@ impl Hooks {
     }
 }
 
-impl Live {
+impl Watch {
+    pub fn new(session: &str, hooks: Option<Arc<Hooks>>) -> Watch {
+        // The agent outlives whatever it is started for.
+        let span = tracing::error_span!(parent: None, "session", id = session);
+        Watch { span, hooks }
+    }
+
     /// Logs what somebody may wait for, and has it told to the user's hooks.
     pub(super) fn tell(&self, all: Vec<News>) {
         for news in all {

@@ -10,9 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::asked::Asked;
 use super::ending::Cause;
-use super::hooks::Hooks;
+use super::hooks::Watch;
 use super::host::Bounds;
-use super::news;
 use super::registry::Lease;
 use super::restarts::Restarts;
 use super::roots::Roots;
@@ -22,6 +21,7 @@ use super::vms::Usage;
 use crate::acp::methods;
 use crate::acp::{Failure, Phase};
 use crate::agent::process::AgentProcess;
+use crate::config::Permissions;
 use crate::rpc::connection::Refused;
 use crate::rpc::{Room, message};
 use crate::store::{Direction, Store};
@@ -48,6 +48,7 @@ pub struct Live {
     pub(super) agent: AgentProcess,
     pub(super) store: Store,
     pub(super) bounds: Bounds,
+    pub(super) permissions: Arc<Permissions>,
     pub(super) terminals: Terminals,
     /// What commands in terminals get: the agent's environment without its secrets.
     pub(super) base_environment: BTreeMap<String, String>,
@@ -76,9 +77,7 @@ pub struct Live {
     /// to end does.
     pub(super) unheard: CancellationToken,
     pub(super) restarts: Arc<Restarts>,
-    pub(super) hooks: Option<Arc<Hooks>>,
-    /// What logs say of whatever is done for the session.
-    pub(super) span: tracing::Span,
+    pub(super) watch: Watch,
     /// Held while a prompt with a key is let in.
     pub(super) keyed_prompts: tokio::sync::Mutex<()>,
     /// Whether the agent let its client wait in vain.
@@ -127,18 +126,18 @@ pub struct Parts {
     pub vm: Arc<dyn Vm>,
     pub store: Store,
     pub bounds: Bounds,
+    pub permissions: Arc<Permissions>,
     pub base_environment: BTreeMap<String, String>,
     pub meta: Option<serde_json::Value>,
     pub lease: Option<Lease>,
     pub usage: Arc<Usage>,
     pub restarts: Arc<Restarts>,
-    pub hooks: Option<Arc<Hooks>>,
+    pub watch: Watch,
 }
 
 impl Live {
     pub fn new(parts: Parts) -> Live {
         Live {
-            span: tracing::error_span!(parent: None, "session", id = &*parts.state.session),
             id: Arc::clone(&parts.state.session),
             agent_name: parts.state.row.agent.clone(),
             vm_name: parts.state.row.vm.clone(),
@@ -147,6 +146,7 @@ impl Live {
             store: parts.store,
             terminals: Terminals::new(parts.bounds.terminal_bytes, first_terminal(&parts.state)),
             bounds: parts.bounds,
+            permissions: parts.permissions,
             initialized: Mutex::new("{}".into()),
             roots: Mutex::default(),
             asked: Mutex::default(),
@@ -159,7 +159,7 @@ impl Live {
             unheard: CancellationToken::new(),
             lease: Mutex::new(parts.lease),
             restarts: parts.restarts,
-            hooks: parts.hooks,
+            watch: parts.watch,
             keyed_prompts: tokio::sync::Mutex::default(),
             is_stuck: AtomicBool::new(false),
             late_bytes: AtomicUsize::new(0),
@@ -255,7 +255,7 @@ impl Live {
             let mut events = std::mem::take(&mut state.backlog);
             events.append(&mut batch.events);
             let turns = std::mem::take(&mut state.turn_rows);
-            let news = news::of(&state, &events);
+            let news = super::news::of(&state, &events);
             let committed = if !state.is_stored {
                 is_flooding = !state.keep_early(events);
                 None
@@ -285,7 +285,7 @@ impl Live {
             self.end_with(Failure::internal(Phase::Session, what));
         }
         self.deliver(batch).await;
-        self.tell(news);
+        self.watch.tell(news);
         if let Some(row) = row
             && let Err(error) = self.store.update_session(&row).await
         {

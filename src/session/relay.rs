@@ -132,7 +132,7 @@ impl Live {
                         live.serve_terminal(&id, &method, &params).await;
                         drop(room);
                     };
-                    tokio::spawn(serving.instrument(self.span.clone()));
+                    tokio::spawn(serving.instrument(self.watch.span.clone()));
                 }
                 After::Noise(text) => self.log("stdout", vec![text]).await,
                 After::Kill(failure) => {
@@ -282,6 +282,9 @@ impl Live {
                 if let Some(text) = chunk_text(value("content")) {
                     state.add_reply(&text);
                 }
+            }
+            "tool_call" | "tool_call_update" => {
+                state.tool_calls.note(&members, kind == "tool_call");
             }
             "session_info_update" => {
                 if let Some(title) = value("title").and_then(message::string) {

@@ -180,7 +180,7 @@ impl Host {
             .running()
             .insert(Arc::clone(&live.id), Arc::clone(&live));
         let (host, restarts) = (Arc::downgrade(self), Arc::clone(&self.restarts));
-        let span = live.span.clone();
+        let span = live.watch.span.clone();
         let driving = async move {
             let session = Arc::clone(&live.id);
             Arc::clone(&live).run(output).await;

@@ -8,12 +8,18 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use super::policy::Place;
+
 /// A session's folders, each pinned by a descriptor when the session began, so
 /// that a folder swapped later is not followed.
 #[derive(Debug, Default)]
 pub struct Roots {
     roots: Vec<(PathBuf, OwnedFd)>,
     protected: Vec<PathBuf>,
+    /// The working folder, canonical.
+    cwd: PathBuf,
+    /// The workspace that holds it.
+    workspace: PathBuf,
 }
 
 /// How often a path is resolved anew after a race. A guess: a guest that
@@ -39,7 +45,55 @@ impl Roots {
                 Some((folder, opened))
             })
             .collect();
-        Roots { roots, protected }
+        Roots {
+            roots,
+            protected,
+            ..Roots::default()
+        }
+    }
+
+    /// Where the session works, for those who ask; both canonical.
+    pub fn at(self, cwd: PathBuf, workspace: PathBuf) -> Roots {
+        Roots {
+            cwd,
+            workspace,
+            ..self
+        }
+    }
+
+    pub fn cwd(&self) -> &Path {
+        &self.cwd
+    }
+
+    pub fn workspace(&self) -> &Path {
+        &self.workspace
+    }
+
+    /// Where a file or folder really is, or would be if it were made; `None`
+    /// outside the session's folders.
+    pub fn place(&self, path: &Path) -> Option<Place> {
+        if path.components().any(|part| part == Component::ParentDir) {
+            return None;
+        }
+        let (root, below) = self.roots.iter().find_map(|(root, pinned)| {
+            let below = path.strip_prefix(root).ok()?;
+            Some((pinned, below))
+        })?;
+        let below = match open_beneath(root, not_empty(below)) {
+            Ok(opened) => real_path(root, &opened).ok()?,
+            // A symlink to nothing may come to lead elsewhere.
+            Err(Errno::NOENT)
+                if rustix::fs::statat(root, below, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
+                    .is_err() =>
+            {
+                existing_parent(root, below.parent()?)
+                    .ok()?
+                    .join(below.file_name()?)
+            }
+            Err(_) => return None,
+        };
+        let absolute = own_path(root).ok()?.join(&below);
+        Some(Place { absolute, below })
     }
 
     /// Whether `path` may be accessed; else why not, naming the path and the fix.
@@ -85,11 +139,7 @@ impl Roots {
 /// Where `below` really is under the pinned folder, without leaving it. For a
 /// write the last part may be missing.
 fn resolve(pinned: &OwnedFd, below: &Path, access: Access) -> Result<PathBuf, String> {
-    let below = if below.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        below
-    };
+    let below = not_empty(below);
     match open_beneath(pinned, below) {
         Ok(opened) => {
             let stat = rustix::fs::fstat(&opened).map_err(|error| error.to_string())?;
@@ -119,12 +169,7 @@ fn resolve(pinned: &OwnedFd, below: &Path, access: Access) -> Result<PathBuf, St
 /// The nearest parent that exists must lie beneath; editors make the rest.
 fn existing_parent(pinned: &OwnedFd, parent: &Path) -> Result<PathBuf, String> {
     for ancestor in parent.ancestors() {
-        let folder = if ancestor.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            ancestor
-        };
-        match open_beneath(pinned, folder) {
+        match open_beneath(pinned, not_empty(ancestor)) {
             Ok(opened) => {
                 let rest = parent.strip_prefix(ancestor).unwrap_or(Path::new(""));
                 return Ok(real_path(pinned, &opened)?.join(rest));
@@ -159,15 +204,23 @@ fn open_beneath(pinned: &OwnedFd, below: &Path) -> Result<OwnedFd, Errno> {
 
 /// The opened file's path below the pinned folder, as the kernel knows it.
 fn real_path(pinned: &OwnedFd, opened: &OwnedFd) -> Result<PathBuf, String> {
-    use std::os::fd::AsRawFd;
-    let link = |descriptor: &OwnedFd| {
-        std::fs::read_link(format!("/proc/self/fd/{}", descriptor.as_raw_fd()))
-            .map_err(|error| error.to_string())
-    };
-    let (root, real) = (link(pinned)?, link(opened)?);
+    let (root, real) = (own_path(pinned)?, own_path(opened)?);
     real.strip_prefix(&root)
         .map(Path::to_path_buf)
         .map_err(|_| "it was moved out of the session's folders".into())
+}
+
+fn own_path(descriptor: &OwnedFd) -> Result<PathBuf, String> {
+    use std::os::fd::AsRawFd;
+    std::fs::read_link(format!("/proc/self/fd/{}", descriptor.as_raw_fd()))
+        .map_err(|error| error.to_string())
+}
+
+fn not_empty(below: &Path) -> &Path {
+    match below.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => below,
+    }
 }
 
 #[cfg(test)]

@@ -1,14 +1,18 @@
 //! An agent is started: its VM, its process, its answer to `initialize`.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::asked::Asked;
 use super::client::Offer;
 use super::ending::Cause;
 use super::handshake::initialize_params;
+use super::hooks::Watch;
 use super::host::{Bounds, Host};
 use super::live::{Live, Parts, Unclaimed};
+use super::permission::Questions;
+use super::policy::ToolCalls;
 use super::registry::Lease;
 use super::roots::Roots;
 use super::state::{OwnError, State};
@@ -68,7 +72,10 @@ impl Host {
         folders.extend(plan.additional_directories.iter().cloned());
         folders.extend(asked.additional_directories.iter().cloned());
         folders.dedup();
+        let holds = |workspace: &&PathBuf| plan.cwd.starts_with(workspace);
+        let workspace = plan.spec.workspaces.iter().find(holds);
         Roots::pin(folders, plan.spec.protected.clone())
+            .at(plan.cwd.clone(), workspace.unwrap_or(&plan.cwd).clone())
     }
 
     /// Boots the VM if need be, starts the agent in it and initializes it.
@@ -167,6 +174,8 @@ impl Host {
             turn: None,
             fence: None,
             queue: VecDeque::new(),
+            questions: Questions::default(),
+            tool_calls: ToolCalls::default(),
             turn_rows: Vec::new(),
             first_prompt: delivery.first_prompt,
             ended: None,
@@ -177,18 +186,20 @@ impl Host {
             woke: None,
             row,
         };
+        let watch = Watch::new(&state.session, self.hooks.clone());
         let live = Arc::new(Live::new(Parts {
             state,
             agent: process,
             vm: running.vm,
             store: self.store.clone(),
             bounds,
+            permissions: Arc::clone(&self.config.permissions),
             base_environment,
             meta: delivery.meta,
             lease,
             usage: running.usage,
             restarts: Arc::clone(&self.restarts),
-            hooks: self.hooks.clone(),
+            watch,
         }));
         tokio::spawn(self.drive(&live, output));
         if self.restarts.may_start().is_err() {

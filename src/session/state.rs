@@ -8,6 +8,8 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 
 use super::client::Client;
+use super::permission::Questions;
+use super::policy::ToolCalls;
 use super::registry::KnownIds;
 use crate::acp::Failure;
 use crate::acp::methods::{self, response_kind};
@@ -54,6 +56,9 @@ pub struct State {
     /// what comes from it meanwhile is shown to nobody, and no turn begins.
     pub fence: Option<u64>,
     pub queue: VecDeque<QueuedPrompt>,
+    /// What the agent asks and a person is to answer.
+    pub questions: Questions,
+    pub tool_calls: ToolCalls,
     /// What is new of turns, to be committed with the events.
     pub turn_rows: Vec<TurnRow>,
     /// Text to put in front of the first prompt, for agents that take instructions no other way.

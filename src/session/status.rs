@@ -9,17 +9,16 @@ use super::host::Host;
 use super::live::Live;
 use super::state::now;
 use crate::acp::extension::{Activity, SessionStatus};
-use crate::acp::methods;
 use crate::store::{SessionFilter, SessionRow, StoreError};
 
 impl Live {
     /// What this session does right now.
     pub fn status(&self) -> SessionStatus {
         let state = self.state();
-        let (pending_requests, is_asked) = self.asked_of(&state.clients);
+        let pending_requests = state.questions.count();
         let activity = match () {
             () if state.is_leaving || state.ended.is_some() => Activity::Asleep,
-            () if is_asked => Activity::WaitingForPermission,
+            () if pending_requests > 0 => Activity::WaitingForPermission,
             () if state.is_busy() => Activity::Prompting,
             () => Activity::Idle,
         };
@@ -41,23 +40,6 @@ impl Live {
     pub fn is_followed_by(&self, client: &Arc<Client>) -> bool {
         let state = self.state();
         state.clients.iter().any(|known| Arc::ptr_eq(known, client))
-    }
-
-    /// How many requests of the agent's wait for clients, and whether one of them
-    /// is for permission.
-    fn asked_of(&self, clients: &[Arc<Client>]) -> (usize, bool) {
-        let (mut count, mut is_permission) = (0, false);
-        for client in clients {
-            // Looks at all, as it finds none.
-            client.pending().find(|request| {
-                if request.session.as_ptr() == std::ptr::from_ref(self) {
-                    count += 1;
-                    is_permission |= &*request.method == methods::REQUEST_PERMISSION;
-                }
-                false
-            });
-        }
-        (count, is_permission)
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use rusqlite::{CachedStatement, Connection, OptionalExtension};
+use rusqlite::{CachedStatement, Connection};
 
 use super::error::Fault;
+use super::sessions;
 
 /// Sessions remembered before the memory is emptied; a guess, far above the
 /// number of sessions that are live at once.
@@ -101,10 +102,7 @@ impl Database {
         if let Some(key) = self.keys.get(session) {
             return Ok(*key);
         }
-        let key = self
-            .statement("SELECT key FROM sessions WHERE id = ?1")?
-            .query_row([session], |row| row.get(0))
-            .optional()?
+        let key = sessions::key(&self.connection, session)?
             .ok_or_else(|| Fault::UnknownSession(session.to_owned()))?;
         if self.keys.len() >= KEYS_KEPT {
             self.keys.clear();

@@ -8,6 +8,7 @@ use rusqlite::OptionalExtension;
 
 use super::database::{Database, Synchronous};
 use super::error::Fault;
+use super::events;
 use super::rows::Deleted;
 use super::search;
 use super::writer::{Reply, truncate_wal};
@@ -52,12 +53,7 @@ impl Purge {
     /// Overwrites some rows. True once none is left.
     fn step(&mut self, database: &mut Database) -> rusqlite::Result<bool> {
         database.begin(Synchronous::Normal)?;
-        let events = remove_some(
-            database,
-            self.key,
-            "SELECT seq FROM events WHERE session = ?1 ORDER BY seq LIMIT 1 OFFSET ?2",
-            "DELETE FROM events WHERE session = ?1 AND seq < ?2",
-        )?;
+        let events = events::remove_some(database, self.key, ROWS_PER_STEP)?;
         let log_lines = remove_some(
             database,
             self.key,

@@ -86,6 +86,7 @@ impl Fault {
     pub(super) fn blames_the_job(&self) -> bool {
         match self {
             Fault::UnknownSession(_) => true,
+            Fault::Sqlite(rusqlite::Error::IntegralValueOutOfRange(..)) => true,
             Fault::Sqlite(error) => matches!(
                 error.sqlite_error_code(),
                 Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch)

@@ -9,7 +9,7 @@
 //! - `open`, `schema`: the file, its pragmas and its tables.
 //! - `quarantine`: a damaged file makes room for a new one.
 //! - `writer`, `database`, `readers`: who runs statements, and when.
-//! - `sessions`, `events`, `turns`, `logs`, `vms`, `search`, `delete`: the statements, by table.
+//! - `sessions`, `events`, `turns`, `logs`, `vms`, `permissions`, `search`, `delete`: the statements, by table.
 
 mod rows;
 mod error;
@@ -25,6 +25,7 @@ mod written;
 mod logs;
 mod vms;
 mod paths;
+mod permissions;
 mod search;
 mod delete;
 mod quarantine;
@@ -39,8 +40,8 @@ use tokio::sync::{mpsc, oneshot};
 pub use error::StoreError;
 pub use rows::{
     Deleted, Direction, Document, EventPage, EventRef, EventRow, IndexStep, Indexed, LogLine,
-    LogRow, SearchCursor, SearchFilter, SearchHit, SearchPage, SessionFilter, SessionRow, TurnRow,
-    UnindexedSession, VmRow,
+    LogRow, PermissionRow, SearchCursor, SearchFilter, SearchHit, SearchPage, SessionFilter,
+    SessionRow, TurnRow, UnindexedSession, VmRow,
 };
 pub use search::{QueryError, SearchQuery, SnippetPart, TITLE};
 pub use written::Written;

@@ -58,6 +58,23 @@ impl Readers {
         value
     }
 
+    /// Runs a short query on this thread, beside the writer and the other readers.
+    pub(super) fn read_here<T>(
+        &self,
+        query: impl FnOnce(&Connection) -> Result<T, Fault>,
+    ) -> Result<T, StoreError> {
+        if self.places.is_closed() {
+            return Err(StoreError::Stopped);
+        }
+        let connection = match self.take() {
+            Some(connection) => connection,
+            None => open::reader(&self.path)?,
+        };
+        let value = query(&connection).map_err(|fault| fault.into_error(&self.path))?;
+        self.put_back(connection);
+        Ok(value)
+    }
+
     /// Waits for running reads and refuses new ones.
     pub(super) async fn close(&self) {
         // Fails only when they are closed already.

@@ -164,6 +164,24 @@ pub struct VmRow {
     pub holder: u32,
 }
 
+/// An answer that holds until it is revoked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PermissionRow {
+    /// Given by the store.
+    pub id: i64,
+    pub agent: String,
+    pub workspace: PathBuf,
+    /// Labels of the caller's: what for.
+    pub kind: String,
+    pub scope: String,
+    pub subject: String,
+    pub decision: String,
+    /// Milliseconds since 1970.
+    pub created: i64,
+    /// The session in which it was given; it may be deleted by now.
+    pub session: String,
+}
+
 /// A piece of a session's text, to be found by its words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {

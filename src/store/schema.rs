@@ -11,7 +11,7 @@ pub(super) const APPLICATION_ID: i32 = i32::from_be_bytes(*b"acpb");
 /// The newest schema this program knows.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 
-const MIGRATIONS: &[&str] = &[FIRST, SEARCH, TURNS, KEEPING];
+const MIGRATIONS: &[&str] = &[FIRST, SEARCH, TURNS, KEEPING, COMPACT, PERMISSIONS];
 
 /// `sessions.key` is AUTOINCREMENT so that a key is never given to a second
 /// session: another process may still hold the key of a deleted one in its
@@ -137,6 +137,41 @@ DROP INDEX sessions_by_activity;
 CREATE INDEX sessions_by_activity ON sessions(updated, id, agent, vm, state, cwd);
 ";
 
+/// Events by one number each (see [`super::events::id`]): as the key of an
+/// ordinary table a row of up to 4 KB stays in its page, where the rows of a
+/// table WITHOUT ROWID overflow into pages of their own from 1 KB on, and rows
+/// that are appended fill their pages.
+const COMPACT: &str = "
+CREATE TABLE events_by_id(
+    id INTEGER PRIMARY KEY,
+    time INTEGER NOT NULL,
+    direction INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    raw TEXT NOT NULL
+) STRICT;
+INSERT INTO events_by_id(id, time, direction, kind, raw)
+    SELECT (session << 32) + seq, time, direction, kind, raw FROM events ORDER BY session, seq;
+DROP TABLE events;
+ALTER TABLE events_by_id RENAME TO events;
+";
+
+/// Answers for always. `scope` says what `subject` is: a label of the caller's.
+/// AUTOINCREMENT, so that an id that was revoked never names another one.
+const PERMISSIONS: &str = "
+CREATE TABLE permissions(
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    agent TEXT NOT NULL,
+    workspace ANY NOT NULL,
+    kind TEXT NOT NULL,
+    scope TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    decision TEXT NOT NULL,
+    created INTEGER NOT NULL,
+    session TEXT NOT NULL,
+    UNIQUE(agent, workspace, kind, scope, subject)
+) STRICT;
+";
+
 /// What a file says it is. All zero when it is new.
 pub(super) struct Stamp {
     pub(super) version: i64,
@@ -188,12 +223,12 @@ pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
 /// which costs microseconds however large the file is.
 pub(super) fn probe(connection: &Connection) -> rusqlite::Result<()> {
     connection.query_row(
-        "SELECT (SELECT max(key) FROM sessions), (SELECT max(session) FROM events),
+        "SELECT (SELECT max(key) FROM sessions), (SELECT max(id) FROM events),
             (SELECT max(session) FROM logs), (SELECT max(session) FROM doomed), (SELECT max(session) FROM turns),
             (SELECT max(key) FROM settings), (SELECT max(name) FROM vms),
             (SELECT max(updated) FROM sessions INDEXED BY sessions_by_activity),
             (SELECT max(id) FROM documents), (SELECT max(session) FROM unindexed),
-            (SELECT max(id) FROM search_data)",
+            (SELECT max(id) FROM search_data), (SELECT max(id) FROM permissions)",
         [],
         |_| Ok(()),
     )
@@ -226,6 +261,18 @@ mod tests {
             .unwrap();
         assert_eq!(stored, ("{}".to_owned(), 2));
         assert_eq!(stamp(&connection).unwrap().version, VERSION);
+        let events: Vec<(i64, String)> = connection
+            .prepare("SELECT id, kind FROM events ORDER BY id")
+            .unwrap()
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        assert_eq!(events.len(), 6);
+        assert_eq!(
+            events[4],
+            (super::super::events::id(1, 5), "session/prompt".to_owned())
+        );
         // The turn that a killed process left open can be ended.
         let open: (i64, i64) = connection
             .query_row(

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 
 use super::database::Database;
 use super::error::Fault;
-use super::events::json_array;
+use super::events::{self, json_array};
 use super::paths::StoredPath;
 use super::rows::{SessionFilter, SessionRow};
 
@@ -131,6 +131,14 @@ pub(super) fn oldest(
     select(connection, conditions, "updated, id", limit)
 }
 
+/// The key that stands for a session in the other tables.
+pub(super) fn key(connection: &Connection, id: &str) -> rusqlite::Result<Option<i64>> {
+    connection
+        .prepare_cached("SELECT key FROM sessions WHERE id = ?1")?
+        .query_row([id], |row| row.get(0))
+        .optional()
+}
+
 pub(super) fn count(connection: &Connection) -> Result<u64, Fault> {
     let count: i64 = connection
         .prepare_cached("SELECT count(*) FROM sessions")?
@@ -139,31 +147,37 @@ pub(super) fn count(connection: &Connection) -> Result<u64, Fault> {
 }
 
 /// What deleting one session's events and log lines frees at most, about: pages
-/// of short rows are taken to be half full, and a row that is longer than a
-/// quarter of a page has pages of its own for the rest. Long texts are not read.
+/// of short rows are taken to be half full, and a long row has pages of its own
+/// for the rest. Long texts are not read.
 pub(super) fn bytes(connection: &Connection, id: &str) -> Result<u64, Fault> {
-    // Numbers and lengths; and SQLite's bounds for keys in pages of 4096 bytes.
+    // Numbers and lengths; and SQLite's bounds in pages of 4096 bytes: what of a row
+    // stays where it belongs, in an ordinary table and in one WITHOUT ROWID.
     const ROW: &str = "20";
     const PAGE: &str = "4096";
     const OVERFLOW: &str = "4092";
-    const LONGEST: &str = "1002";
+    const LONGEST: &str = "4061";
+    const LONGEST_KEY: &str = "1002";
     const KEPT: &str = "489";
-    let size = |texts: &str| {
+    let size = |texts: &str, longest: &str| {
         format!(
-            "coalesce(sum(CASE WHEN {texts} + {ROW} <= {LONGEST} THEN 2 * ({texts} + {ROW})
+            "coalesce(sum(CASE WHEN {texts} + {ROW} <= {longest} THEN 2 * ({texts} + {ROW})
              ELSE 2 * {KEPT} + ({texts} + {ROW} - {KEPT} + {OVERFLOW} - 1) / {OVERFLOW} * {PAGE}
              END), 0)"
         )
     };
-    let events = size("octet_length(raw) + octet_length(kind)");
-    let lines = size("octet_length(text)");
+    let events = size("octet_length(raw) + octet_length(kind)", LONGEST);
+    let lines = size("octet_length(text)", LONGEST_KEY);
+    let Some(key) = key(connection, id)? else {
+        return Ok(0);
+    };
     let bytes: i64 = connection
         .prepare_cached(&format!(
-            "WITH of(key) AS (SELECT key FROM sessions WHERE id = ?1)
-             SELECT (SELECT {events} FROM events WHERE session = (SELECT key FROM of))
-                  + (SELECT {lines} FROM logs WHERE session = (SELECT key FROM of))"
+            "SELECT (SELECT {events} FROM events WHERE id > ?2 AND id < ?3)
+                  + (SELECT {lines} FROM logs WHERE session = ?1)"
         ))?
-        .query_row([id], |row| row.get(0))?;
+        .query_row([key, events::id(key, 0), events::id(key + 1, 0)], |row| {
+            row.get(0)
+        })?;
     Ok(u64::try_from(bytes).unwrap_or(0))
 }
 

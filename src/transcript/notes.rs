@@ -69,6 +69,7 @@ pub(super) fn of_call(method: &str, params: &Value) -> Option<Item> {
         },
         "_acpbox/session/restored" => return Some(restored(params)),
         "_acpbox/session/wake" => format!("the session woke ({})", line(params, "tier")),
+        "_acpbox/permission/decided" => decided(params),
         "_acpbox/permission/denied" => {
             let asked = line(params, "method");
             return Some(problem(
@@ -84,6 +85,20 @@ pub(super) fn of_call(method: &str, params: &Value) -> Option<Item> {
         ),
     };
     Some(Item::Note(note))
+}
+
+/// Who answered in a person's place.
+fn decided(params: &Value) -> String {
+    let what = match text(params, "decision") {
+        "allow" => "allowed",
+        _ => "refused",
+    };
+    let number = |member| params.get(member).map(brief);
+    match (number("rule"), number("remembered")) {
+        (Some(rule), _) => format!("acpbox {what} it by rule {rule}"),
+        (None, Some(id)) => format!("acpbox {what} it by the remembered answer {id}"),
+        (None, None) => format!("acpbox {what} it by default"),
+    }
 }
 
 /// How a session came back, and what it lost by that.

@@ -76,10 +76,16 @@ fn the_configuration_in_readme_is_the_built_in_one() {
     assert_eq!(*shown.vm_settings("any"), VmSettings::default());
     assert_eq!(shown.default_agent, built_in.default_agent);
     assert_eq!(shown.default_vm, built_in.default_vm);
+    let of = |config: &Config| format!("{:?}", config.permissions);
+    assert_eq!(of(&shown), of(&built_in));
 
     // Every key there is, except those that README shows in examples.
     let schema = acpbox::config::schema();
-    for (section, elsewhere) in [("Limits", &[][..]), ("Vm", &["workspaces"][..])] {
+    for (section, elsewhere) in [
+        ("Limits", &[][..]),
+        ("Vm", &["workspaces"][..]),
+        ("Permissions", &[][..]),
+    ] {
         let keys = schema["$defs"][section]["properties"].as_object().unwrap();
         for key in keys.keys().filter(|key| !elsewhere.contains(&key.as_str())) {
             let line = format!("\n{key} = ");
@@ -100,7 +106,7 @@ fn every_example_of_a_configuration_in_readme_is_understood() {
         count += 1;
     }
     assert!(count > 1, "README.md shows how to name an agent and a VM");
-    for section in ["Agent", "Vm", "Retention", "Hooks"] {
+    for section in ["Agent", "Vm", "Retention", "PermissionRule", "Hooks"] {
         let schema = acpbox::config::schema();
         for key in schema["$defs"][section]["properties"]
             .as_object()

@@ -21,6 +21,7 @@ mod rpc;
 mod turns;
 mod races;
 mod callbacks;
+mod permissions;
 mod serve;
 mod status;
 mod attach_command;

@@ -161,8 +161,33 @@ async fn one_append_is_stored_whole_or_not_at_all() {
         event("s", 4, "k", "{}"),
     ];
     let error = fixture.append(rows).await.unwrap_err();
-    assert!(error.to_string().contains("events.seq"), "{error}");
+    assert!(error.to_string().contains("events.id"), "{error}");
     assert_eq!(fixture.store.last_seq("s").await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn a_number_that_no_event_can_have_is_refused() {
+    let fixture = Fixture::with_events(2).await;
+    fixture.store.create_session(&session("t")).await.unwrap();
+    for seq in [i64::MIN, -1, 0, 1 << 32, i64::MAX] {
+        let refused = fixture.append(vec![event("s", seq, "k", "{}")]).await;
+        assert!(refused.is_err(), "{seq}");
+    }
+    assert_eq!(fixture.store.last_seq("s").await.unwrap(), 2);
+    assert_eq!(fixture.store.last_seq("t").await.unwrap(), 0);
+    for (after, before) in [(-1, i64::MAX), (i64::MIN, 1 << 32), (0, 3)] {
+        let page = EventPage {
+            after: Some(after),
+            before: Some(before),
+            ..fixture.page()
+        };
+        assert_eq!(fixture.numbers(page).await, [1, 2]);
+    }
+    let beyond = EventPage {
+        after: Some(i64::MAX),
+        ..fixture.page()
+    };
+    assert!(fixture.numbers(beyond).await.is_empty());
 }
 
 #[tokio::test]
@@ -314,7 +339,7 @@ fn event(session: &str, seq: i64, kind: &str, raw: &str) -> EventRow {
         seq,
         time: 1_795_000_000_000,
         direction: [Direction::Client, Direction::Agent, Direction::Acpbox]
-            [usize::try_from(seq % 3).unwrap()],
+            [usize::try_from(seq.rem_euclid(3)).unwrap()],
         kind: Cow::Owned(kind.into()),
         raw: raw.into(),
     }

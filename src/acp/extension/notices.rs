@@ -71,6 +71,28 @@ pub struct PermissionDenied {
     pub reason: String,
 }
 
+/// Event `_acpbox/permission/decided`: `session/request_permission` was answered by
+/// the configured policy, and nobody was asked. Without `rule` and `remembered` it
+/// was what the policy does with all else.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PermissionDecided {
+    pub session_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_call_id: Option<String>,
+    /// `allow` or `deny`.
+    pub decision: String,
+    /// The number of the rule in `permissions.rules`, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<usize>,
+    /// The id of the remembered answer, as `acpbox permissions list` has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remembered: Option<i64>,
+    /// The chosen option; absent where the answer is that the question was dropped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub option_id: Option<String>,
+}
+
 /// Notification and event `_acpbox/session/sleep`: the agent's process was ended
 /// for as long as nobody needs it. Whoever follows the session goes on doing so.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]

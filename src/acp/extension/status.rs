@@ -47,7 +47,7 @@ pub struct SessionStatus {
     pub clients: usize,
     /// Prompts that wait behind the one that runs.
     pub queued_prompts: usize,
-    /// Requests of the agent's that wait for a client's answer.
+    /// Questions of the agent's that wait for a person's answer.
     pub pending_requests: usize,
     /// When anything last went on; milliseconds since 1970.
     pub last_activity: i64,
@@ -61,7 +61,7 @@ pub enum Activity {
     Idle,
     /// A turn runs, or a prompt waits for one.
     Prompting,
-    /// A turn runs and waits for somebody to allow something.
+    /// A turn runs and waits for somebody to allow or to answer something.
     WaitingForPermission,
     /// Its agent has ended, or is being ended, and comes back when it is needed.
     Asleep,

@@ -18,9 +18,9 @@ use crate::cli::args::AttachArguments;
 use crate::cli::client::{Client, Incoming};
 use crate::cli::exit::{self, Code};
 use crate::cli::output;
-use crate::cli::run::consent;
 use crate::cli::run::failure::failure_of;
 use crate::rpc::{message, splice};
+use crate::session::policy;
 use crate::store::EventRow;
 use crate::transcript::printable_line;
 
@@ -417,7 +417,7 @@ impl Attachment {
             let Some(choice) = question.chosen(&text) else {
                 return self.put_question().await;
             };
-            let answer = consent::answer(Some(choice));
+            let answer = policy::answer(Some(&choice.id));
             line.client.respond(&question.id, Ok(&answer)).await?;
             self.questions.pop_front();
             return self.put_question().await;
@@ -457,7 +457,7 @@ impl Attachment {
         output::say("cancelling the turn; Ctrl-C again leaves");
         // ACP: what is asked is answered as cancelled when the turn is.
         for question in std::mem::take(&mut self.questions) {
-            let answer = consent::answer(None);
+            let answer = policy::answer(None);
             line.client.respond(&question.id, Ok(&answer)).await?;
         }
         let params = json!({ "sessionId": self.session.session_id }).to_string();

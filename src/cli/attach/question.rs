@@ -1,14 +1,15 @@
 //! A permission that an agent asks for, and how a line answers it.
 
-use crate::cli::run::consent::{Choice, choices};
+use crate::rpc::splice;
+use crate::session::policy::{Choice, ChoiceKind, Offered};
 use crate::transcript::printable_line;
 
 /// What stands for an option of a kind, where just one has that kind.
-const LETTERS: [(&str, char); 4] = [
-    ("allow_once", 'a'),
-    ("allow_always", 'A'),
-    ("reject_once", 'r'),
-    ("reject_always", 'R'),
+const LETTERS: [(ChoiceKind, char); 4] = [
+    (ChoiceKind::AllowOnce, 'a'),
+    (ChoiceKind::AllowAlways, 'A'),
+    (ChoiceKind::RejectOnce, 'r'),
+    (ChoiceKind::RejectAlways, 'R'),
 ];
 
 pub(super) struct Question {
@@ -22,7 +23,10 @@ impl Question {
     pub(super) fn new(id: String, params: &str) -> Question {
         Question {
             id,
-            choices: choices(params),
+            choices: Offered::read(splice::member(params, "options"))
+                .clear()
+                .cloned()
+                .collect(),
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::consent::{self, Choice, Consent};
+use super::consent::{self, Consent};
 use super::failure::failure_of;
 use super::progress::Progress;
 use super::show::{Show, Summary};
@@ -24,6 +24,7 @@ use crate::rpc::{message, splice};
 use crate::server::Server;
 use crate::session::Host;
 use crate::session::handshake::own_info;
+use crate::session::policy::{Choice, Offered, answer};
 use crate::store::SessionRow;
 use crate::transcript::Follower;
 use crate::transcript::printable_line;
@@ -55,6 +56,8 @@ pub(super) struct Conversation<'a> {
 struct Question {
     /// The request's raw id.
     id: String,
+    offered: Offered,
+    /// Those that are shown.
     choices: Vec<Choice>,
 }
 
@@ -268,10 +271,20 @@ impl<'a> Conversation<'a> {
     }
 
     async fn on_question(&mut self, id: String, params: &str) -> anyhow::Result<()> {
-        let choices = consent::choices(params);
+        let (offered, choices) = consent::offered(params);
         let chosen = match &mut self.consent {
             _ if self.is_cancelled => None,
-            Consent::Yes => consent::allowing(&choices),
+            Consent::Yes => {
+                let allowing = offered.allowing(false);
+                if allowing.is_none() {
+                    self.show.settle().await?;
+                    output::say(
+                        "the agent asks for permission without a clear way to say yes once, so it \
+                         is refused; [permissions] of the configuration says more",
+                    );
+                }
+                allowing
+            }
             Consent::No { is_told } => {
                 if !std::mem::replace(is_told, true) {
                     self.show.settle().await?;
@@ -280,10 +293,14 @@ impl<'a> Conversation<'a> {
                          is refused; use --yes to allow",
                     );
                 }
-                consent::refusing(&choices)
+                offered.refusing()
             }
             Consent::Ask(_) if !choices.is_empty() => {
-                self.questions.push_back(Question { id, choices });
+                self.questions.push_back(Question {
+                    id,
+                    offered,
+                    choices,
+                });
                 if self.questions.len() == 1 {
                     self.progress.hide();
                     self.show.settle().await?;
@@ -293,7 +310,7 @@ impl<'a> Conversation<'a> {
             }
             Consent::Ask(_) => None,
         };
-        let answer = consent::answer(chosen);
+        let answer = answer(chosen.map(|choice| choice.id.as_str()));
         self.client.respond(&id, Ok(&answer)).await?;
         Ok(())
     }
@@ -309,9 +326,9 @@ impl<'a> Conversation<'a> {
         let Some(question) = self.questions.front() else {
             return Ok(());
         };
-        let answer = match reply(line, &question.choices) {
-            Reply::Chosen(choice) => consent::answer(Some(choice)),
-            Reply::Refused(choice) => consent::answer(choice),
+        let answer = match reply(line, &question.choices, &question.offered) {
+            Reply::Chosen(choice) => answer(Some(&choice.id)),
+            Reply::Refused(choice) => answer(choice.map(|choice| choice.id.as_str())),
             Reply::Unclear => {
                 self.put_question();
                 return Ok(());
@@ -334,7 +351,7 @@ impl<'a> Conversation<'a> {
     /// ACP: questions that are open are answered as cancelled when the turn is.
     async fn drop_questions(&mut self) -> anyhow::Result<()> {
         for question in std::mem::take(&mut self.questions) {
-            let answer = consent::answer(None);
+            let answer = answer(None);
             self.client.respond(&question.id, Ok(&answer)).await?;
         }
         Ok(())

@@ -7,7 +7,7 @@
 //! - `conversation`: the loop. `failure`: what went wrong. `show`: the formats. `signals`: Ctrl-C.
 
 mod prompt;
-pub(super) mod consent;
+mod consent;
 mod terminal;
 mod signals;
 mod show;

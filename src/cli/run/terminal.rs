@@ -8,8 +8,8 @@ use rustix::fs::{Mode, OFlags};
 use rustix::termios::{QueueSelector, tcflush};
 use tokio::io::unix::AsyncFd;
 
-use super::consent::{Choice, refusing};
 use crate::cli::output;
+use crate::session::policy::{Choice, Offered};
 use crate::transcript::printable_line;
 
 /// The longest line that a terminal hands over.
@@ -71,10 +71,14 @@ pub(super) enum Reply<'a> {
 }
 
 /// Reads a line as one of the choices. The end of input refuses.
-pub(super) fn reply<'a>(line: Option<&str>, choices: &'a [Choice]) -> Reply<'a> {
+pub(super) fn reply<'a>(
+    line: Option<&str>,
+    choices: &'a [Choice],
+    offered: &'a Offered,
+) -> Reply<'a> {
     let word = line.unwrap_or_default().trim();
     if word.is_empty() {
-        return Reply::Refused(refusing(choices));
+        return Reply::Refused(offered.refusing());
     }
     let number = word.parse::<usize>().ok();
     match number.and_then(|number| choices.get(number.checked_sub(1)?)) {
@@ -89,21 +93,17 @@ mod tests {
 
     #[test]
     fn only_a_number_that_was_shown_chooses() {
-        let choice = |id: &str, kind: &str| Choice {
-            id: id.to_owned(),
-            name: id.to_owned(),
-            kind: kind.to_owned(),
-        };
-        let choices = [choice("a", "allow_once"), choice("r", "reject_once")];
-        assert_eq!(reply(Some("1\n"), &choices), Reply::Chosen(&choices[0]));
-        assert_eq!(reply(Some(" 2 \n"), &choices), Reply::Chosen(&choices[1]));
+        let options = r#"[{"optionId":"a","name":"a","kind":"allow_once"},
+            {"optionId":"r","name":"r","kind":"reject_once"}]"#;
+        let offered = Offered::read(Some(options));
+        let choices: Vec<Choice> = offered.clear().cloned().collect();
+        let reply = |line| reply(line, &choices, &offered);
+        assert_eq!(reply(Some("1\n")), Reply::Chosen(&choices[0]));
+        assert_eq!(reply(Some(" 2 \n")), Reply::Chosen(&choices[1]));
         for unclear in ["0", "3", "y", "-1", "1 2"] {
-            assert_eq!(reply(Some(unclear), &choices), Reply::Unclear, "{unclear}");
+            assert_eq!(reply(Some(unclear)), Reply::Unclear, "{unclear}");
         }
-        assert_eq!(
-            reply(Some("\n"), &choices),
-            Reply::Refused(Some(&choices[1]))
-        );
-        assert_eq!(reply(None, &choices[..1]), Reply::Refused(None));
+        assert_eq!(reply(Some("\n")), Reply::Refused(Some(&choices[1])));
+        assert_eq!(reply(None), Reply::Refused(Some(&choices[1])));
     }
 }

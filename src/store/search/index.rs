@@ -6,6 +6,7 @@ use super::words;
 use super::{NUMBERS, TITLE, first_id};
 use crate::store::database::Database;
 use crate::store::error::Fault;
+use crate::store::events;
 use crate::store::rows::{Document, IndexStep, Indexed, UnindexedSession};
 
 /// Documents taken out in one transaction, in number and in text.
@@ -86,11 +87,7 @@ impl Prepared {
                 "UPDATE sessions SET indexed_settled = ?2, indexed_seen = ?3 WHERE key = ?1",
             )?
             .execute((key, step.to.settled, step.to.seen))?;
-        let last: Option<i64> = database
-            .statement("SELECT seq FROM events WHERE session = ?1 ORDER BY seq DESC LIMIT 1")?
-            .query_row([key], |row| row.get(0))
-            .optional()?;
-        if last.unwrap_or(0) <= step.to.seen {
+        if events::last_seq_of(&database.connection, key)? <= step.to.seen {
             database.mark_indexed(key)?;
         }
         Ok(true)

@@ -220,6 +220,14 @@ fn an_older_database_is_brought_up_to_date_and_searched() {
     database
         .execute_batch(
             "DROP TABLE search; DROP TABLE documents; DROP TABLE unindexed; DROP TABLE turns;
+             CREATE TABLE old(
+                 session INTEGER NOT NULL, seq INTEGER NOT NULL, time INTEGER NOT NULL,
+                 direction INTEGER NOT NULL, kind TEXT NOT NULL, raw TEXT NOT NULL,
+                 PRIMARY KEY(session, seq)
+             ) STRICT, WITHOUT ROWID;
+             INSERT INTO old SELECT id >> 32, id & 0xFFFFFFFF, time, direction, kind, raw FROM events;
+             DROP TABLE events;
+             ALTER TABLE old RENAME TO events;
              ALTER TABLE sessions DROP COLUMN usage;
              ALTER TABLE sessions DROP COLUMN indexed_settled;
              ALTER TABLE sessions DROP COLUMN indexed_seen;

@@ -1,0 +1,242 @@
+//! Where an agent asks whether it may: the policy is heard before anybody is
+//! asked, and an answer for always is remembered.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::live::Live;
+use super::policy::options::ChoiceKind;
+use super::policy::{self, Authority, Offered, Request, Subject, Verdict};
+use super::state::{Batch, State, now};
+use crate::acp::extension::PermissionDecided;
+use crate::acp::methods::{self, response_kind};
+use crate::config::Decision;
+use crate::rpc::{message, splice};
+use crate::store::{Direction, PermissionRow};
+
+/// What the agent waits for a person to answer, by its own ids of the requests.
+#[derive(Debug, Default)]
+pub struct Questions {
+    waiting: HashMap<Box<str>, Question>,
+    last: u64,
+}
+
+#[derive(Debug)]
+struct Question {
+    /// Tells it from a later one with the same id.
+    number: u64,
+    /// What an answer for always is remembered for.
+    subject: Option<Subject>,
+    /// The ids of the options that stand for always.
+    settling: Vec<(String, Decision)>,
+    /// Ends the wait for too late an answer.
+    _timer: Option<DropGuard>,
+}
+
+impl Questions {
+    /// Notes a question; the token ends when it needs no answer any more.
+    pub fn add(
+        &mut self,
+        id: &str,
+        subject: Option<Subject>,
+        offered: &Offered,
+    ) -> (u64, CancellationToken) {
+        self.last += 1;
+        let token = CancellationToken::new();
+        let settling = offered.settling().map(|choice| {
+            let decision = match choice.kind {
+                ChoiceKind::AllowAlways => Decision::Allow,
+                _ => Decision::Deny,
+            };
+            (choice.id.clone(), decision)
+        });
+        let mut question = Question {
+            number: self.last,
+            subject,
+            settling: settling.collect(),
+            _timer: Some(token.clone().drop_guard()),
+        };
+        if self.waiting.contains_key(id) {
+            // An answer could be meant for either.
+            question.subject = None;
+        }
+        self.waiting.insert(id.into(), question);
+        (self.last, token)
+    }
+
+    /// The question needs no answer any more.
+    pub fn remove(&mut self, id: &str) {
+        self.waiting.remove(id);
+    }
+
+    /// Takes the question away if it is still the same. `false` if it is not.
+    pub fn remove_numbered(&mut self, id: &str, number: u64) -> bool {
+        let is_it = (self.waiting.get(id)).is_some_and(|question| question.number == number);
+        if is_it {
+            self.remove(id);
+        }
+        is_it
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Takes the question, with what a raw result settles for always, if it does.
+    fn settle(&mut self, id: &str, result: Option<&str>) -> Option<(Subject, Decision)> {
+        let question = self.waiting.remove(id)?;
+        let outcome = splice::member(result?, "outcome")?;
+        let selected = splice::member(outcome, "outcome").and_then(message::string)?;
+        let chosen = splice::member(outcome, "optionId").and_then(message::string)?;
+        let mut settling = question.settling.iter();
+        let (_, decision) = settling.find(|(id, _)| **id == *chosen && selected == "selected")?;
+        Some((question.subject?, *decision))
+    }
+}
+
+impl Live {
+    /// Hears the policy about a request of the agent's that waits for a person,
+    /// before anybody is asked. `true` if it was answered; else it is a question
+    /// from here on, until [`Live::settle`] or [`Questions::remove`].
+    pub(super) fn decide(
+        self: &Arc<Self>,
+        state: &mut State,
+        batch: &mut Batch,
+        id: &str,
+        method: &str,
+        params: Option<&str>,
+    ) -> bool {
+        let (subject, offered) = match method {
+            methods::REQUEST_PERMISSION => {
+                let roots = self.roots();
+                let request = Request::read(
+                    params,
+                    &state.tool_calls,
+                    &self.agent_name,
+                    roots.cwd().to_owned(),
+                    |path| roots.place(path),
+                );
+                let options = params.and_then(|params| splice::member(params, "options"));
+                let offered = Offered::read(options);
+                let remembered = |subject: &Subject| self.remembered(subject);
+                match policy::decide(&self.permissions, &request, &offered, remembered) {
+                    Verdict::Ask { subject } => (subject, offered),
+                    Verdict::Decided {
+                        decision,
+                        by,
+                        option,
+                    } => {
+                        let params = PermissionDecided {
+                            session_id: self.id.to_string(),
+                            tool_call_id: tool_call_id(params),
+                            decision: word(decision).to_owned(),
+                            rule: matches_rule(by),
+                            remembered: match by {
+                                Authority::Remembered(id) => Some(id),
+                                _ => None,
+                            },
+                            option_id: option.clone(),
+                        };
+                        state.record_own(batch, methods::PERMISSION_DECIDED, &params);
+                        let line = message::result(id, &policy::answer(option.as_deref()));
+                        let kind = response_kind(method, false);
+                        state.record(batch, Direction::Acpbox, kind, line.as_str());
+                        batch.answers.push(line);
+                        return true;
+                    }
+                }
+            }
+            methods::ELICITATION_CREATE => (None, Offered::default()),
+            _ => return false,
+        };
+        if state.questions.count() >= self.bounds.pending_requests {
+            let reason = "too many requests wait for answers";
+            self.fail_closed(state, batch, id, method, reason);
+            return true;
+        }
+        let (number, token) = state.questions.add(id, subject, &offered);
+        self.wait_for_answer(id, method, number, token);
+        false
+    }
+
+    /// Takes note of a person's answer to one of the agent's requests, a whole
+    /// raw response, before the agent hears it.
+    pub(super) async fn settle(&self, id: &str, response: &str) {
+        let settled = {
+            let mut state = self.state();
+            let result = splice::member(response, "result");
+            state.questions.settle(id, result)
+        };
+        let Some((subject, decision)) = settled else {
+            return;
+        };
+        let mut row = self.row_of(&subject);
+        row.decision = word(decision).to_owned();
+        if let Err(error) = self.store.remember_permission(&row).await {
+            tracing::warn!(%error, "an answer for always could not be remembered");
+        }
+    }
+
+    /// What was answered for always. What cannot be read was not.
+    fn remembered(&self, subject: &Subject) -> Option<(i64, Decision)> {
+        let found = self.store.permission_for(&self.row_of(subject));
+        let row = found.unwrap_or_else(|error| {
+            tracing::warn!(%error, "remembered answers could not be read");
+            None
+        })?;
+        let decision = [Decision::Allow, Decision::Deny];
+        let decision = decision.into_iter().find(|it| word(*it) == row.decision);
+        Some((row.id, decision?))
+    }
+
+    fn row_of(&self, subject: &Subject) -> PermissionRow {
+        PermissionRow {
+            id: 0,
+            agent: self.agent_name.clone(),
+            workspace: self.roots().workspace().to_owned(),
+            kind: subject.kind.to_owned(),
+            scope: subject.scope.to_owned(),
+            subject: subject.text.clone(),
+            decision: String::new(),
+            created: now(),
+            session: self.id.to_string(),
+        }
+    }
+}
+
+fn matches_rule(by: Authority) -> Option<usize> {
+    match by {
+        Authority::Rule(number) => Some(number),
+        _ => None,
+    }
+}
+
+fn tool_call_id(params: Option<&str>) -> Option<String> {
+    let call = splice::member(params?, "toolCall")?;
+    splice::member(call, "toolCallId")
+        .and_then(message::string)
+        .map(std::borrow::Cow::into_owned)
+}
+
+fn word(decision: Decision) -> &'static str {
+    match decision {
+        Decision::Ask => "ask",
+        Decision::Allow => "allow",
+        Decision::Deny => "deny",
+    }
+}
+
+/// A time as the configuration spells it.
+pub(super) fn spelled(time: Duration) -> String {
+    let (seconds, milliseconds) = (time.as_secs(), time.subsec_millis());
+    match (seconds, milliseconds) {
+        (_, 1..) => format!("{} ms", time.as_millis()),
+        (seconds, _) if seconds > 0 && seconds % 3600 == 0 => format!("{} h", seconds / 3600),
+        (seconds, _) if seconds > 0 && seconds % 60 == 0 => format!("{} min", seconds / 60),
+        (seconds, _) => format!("{seconds} s"),
+    }
+}
