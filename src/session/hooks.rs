@@ -42,6 +42,9 @@ const BODY_CHARACTERS: usize = 200;
 pub struct Hooks {
     queue: mpsc::Sender<News>,
     tasks: TaskTracker,
+    /// Ends when no more news come.
+    last: CancellationToken,
+    /// Ends when nothing may run any more.
     stop: CancellationToken,
 }
 
@@ -70,6 +73,7 @@ impl Hooks {
         let hooks = Arc::new(Hooks {
             queue,
             tasks: TaskTracker::new(),
+            last: CancellationToken::new(),
             stop: CancellationToken::new(),
         });
         let runner = Runner {
@@ -79,6 +83,7 @@ impl Hooks {
             folder: environment.home().map_or("/".into(), Path::to_path_buf),
             room: Arc::new(Semaphore::new(AT_ONCE)),
             tasks: hooks.tasks.clone(),
+            last: hooks.last.clone(),
             stop: hooks.stop.clone(),
         };
         hooks.tasks.spawn(runner.run(waiting));
@@ -98,9 +103,12 @@ impl Hooks {
 
     /// Lets those that run end, for a moment, and kills the rest.
     pub async fn stop(&self) {
-        self.stop.cancel();
+        self.last.cancel();
         self.tasks.close();
-        self.tasks.wait().await;
+        if tokio::time::timeout(LAST, self.tasks.wait()).await.is_err() {
+            self.stop.cancel();
+            self.tasks.wait().await;
+        }
     }
 }
 
@@ -128,6 +136,7 @@ struct Runner {
     folder: PathBuf,
     room: Arc<Semaphore>,
     tasks: TaskTracker,
+    last: CancellationToken,
     stop: CancellationToken,
 }
 
@@ -137,11 +146,15 @@ impl Runner {
             let news = tokio::select! {
                 biased;
                 news = waiting.recv() => news,
-                () = self.stop.cancelled() => None,
+                () = self.last.cancelled() => None,
             };
             let Some(news) = news else { return };
             for call in self.calls(&news) {
-                let place = Arc::clone(&self.room).acquire_owned().await;
+                let place = tokio::select! {
+                    biased;
+                    () = self.stop.cancelled() => return,
+                    place = Arc::clone(&self.room).acquire_owned() => place,
+                };
                 let (timeout, folder) = (self.settings.timeout, self.folder.clone());
                 let stop = self.stop.clone();
                 let span = tracing::error_span!("session", id = &*call.session);
@@ -215,10 +228,6 @@ async fn perform(call: &Call, folder: &Path, timeout: Duration, stop: Cancellati
     };
     // Of a group of its own, whose number is its own.
     let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-    let last = async {
-        stop.cancelled().await;
-        tokio::time::sleep(LAST).await;
-    };
     let why = tokio::select! {
         ended = converse(&mut child, &call.input) => {
             match ended {
@@ -233,7 +242,7 @@ async fn perform(call: &Call, folder: &Path, timeout: Duration, stop: Cancellati
             return;
         }
         () = tokio::time::sleep(timeout) => "it ran too long (hooks.timeout)",
-        () = last => "acpbox ends",
+        () = stop.cancelled() => "acpbox ends",
     };
     if let Some(group) = group {
         let _ = kill_process_group(group, Signal::KILL);

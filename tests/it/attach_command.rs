@@ -7,6 +7,7 @@ use std::thread;
 
 use serde_json::{Value, json};
 
+use crate::cli::terminal::Terminal;
 use crate::serve::{Peer, Server, socket};
 use crate::status::{ask_permission, command};
 use crate::support::setup::{Setup, wait_until};
@@ -164,6 +165,30 @@ fn the_tail_is_shown_then_each_turn_whoever_prompts() {
     // The session goes on.
     let status = peer.call("_acpbox/server/status", json!({})).unwrap();
     assert_eq!(status["sessions"][0]["state"], "idle");
+}
+
+#[test]
+fn on_a_terminal_what_was_typed_is_not_shown_again_and_ctrl_d_leaves() {
+    let setup = Setup::host();
+    let steps = [expect_prompt(), chunk("the reply"), end_turn()];
+    let (_server, _peer, session) = serve(&setup, &steps);
+    let mut terminal = Terminal::start_by(&["attach", &session], |mut command, arguments| {
+        command.args(arguments).env_clear().env("TERM", "xterm");
+        let stdio = setup.command();
+        let variables = stdio.get_envs();
+        command.envs(variables.filter_map(|(name, value)| Some((name, value?))));
+        command
+    });
+    terminal.wait_for("Ctrl-D leaves");
+    terminal.type_in("what I typed\n");
+    terminal.wait_for("the reply");
+    terminal.type_in("\u{3}");
+    terminal.wait_for("Ctrl-C again, or Ctrl-D, leaves");
+    terminal.type_in("\u{4}");
+    assert_eq!(terminal.code(), 0, "{}", terminal.seen);
+    let seen = &terminal.seen;
+    assert_eq!(seen.matches("what I typed").count(), 1, "{seen}");
+    assert_eq!(seen.matches("the reply").count(), 1, "{seen}");
 }
 
 #[test]

@@ -128,7 +128,25 @@ fn each_occasion_runs_its_hook_once_and_a_replay_runs_none() {
 }
 
 #[test]
-fn what_a_rule_or_an_empty_room_answers_at_once_is_no_question() {
+fn what_a_rule_answers_is_no_question() {
+    let rule = "[[permissions.rules]]\nkind = [\"edit\"]\ndecide = \"allow\"";
+    let setup = telling(Setup::host(), rule);
+    let mut client = setup.connect();
+    let session = client.new_session_of(&[
+        expect_prompt(),
+        ask_permission("Write"),
+        json!({"expect_answer": 900}),
+        end_turn(),
+    ]);
+    client.prompt(&session, "go").unwrap();
+    let all = wait_for_told(&setup, 1);
+    assert_eq!(all[0].1, "turn_ended", "{all:#?}");
+    settle();
+    assert_eq!(told(&setup).len(), 1);
+}
+
+#[test]
+fn what_is_asked_after_a_cancel_is_no_question() {
     let setup = telling(Setup::host(), "");
     let mut client = setup.connect();
     let session = client.new_session_of(&[
@@ -204,6 +222,30 @@ fn hooks_that_hang_fail_or_do_not_exist_are_logged_and_hold_up_nothing() {
     let is_gone = |pid: &str| !Path::new("/proc").join(pid).exists();
     assert!(wait_until(|| pids.lines().all(is_gone)), "{pids}");
     client.check_next_session();
+}
+
+#[test]
+fn hooks_that_hang_hold_up_the_end_of_acpbox_for_a_moment_only() {
+    let setup = Setup::host();
+    let hang = program(setup.path(), "hang", "exec sleep 1000");
+    let hang = hang.display().to_string();
+    let setup = setup.config(&format!(
+        "[hooks]\nturn_ended = [{hang:?}]\ntimeout = \"5m\"\n"
+    ));
+    let mut client = setup.connect();
+    let session = client.new_session_of(&[]);
+    for _ in 0..12 {
+        client.prompt(&session, "go").unwrap();
+    }
+    let began = std::time::Instant::now();
+    client.close_input();
+    assert!(client.wait_for_end(Duration::from_secs(10)).is_some());
+    assert!(
+        began.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        began.elapsed()
+    );
+    client.take_rest();
 }
 
 #[test]

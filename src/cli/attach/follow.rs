@@ -3,13 +3,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
 
 use super::find::Listed;
 use super::input::{Input, Typed};
-use super::line::{Line, row};
+use super::line::{Line, row, sender};
 use super::question::Question;
 use super::view::View;
 use crate::acp::failure::METHOD_NOT_FOUND;
@@ -57,8 +56,9 @@ pub(super) struct Attachment {
     last_seq: Option<i64>,
     /// This client's prompts that are not answered, the oldest first.
     prompts: VecDeque<Prompt>,
-    /// Who sent prompts that are not shown yet, by number.
+    /// Who sent prompts that are not shown yet, by number, and the last one of them.
     senders: BTreeMap<i64, String>,
+    last_sender: i64,
     /// Prompts in the transcript that have not ended, as far as it was read.
     open_turns: usize,
     questions: VecDeque<Question>,
@@ -96,6 +96,7 @@ impl Attachment {
             last_seq: None,
             prompts: VecDeque::new(),
             senders: BTreeMap::new(),
+            last_sender: 0,
             open_turns: 0,
             questions: VecDeque::new(),
             shown_error: String::new(),
@@ -123,6 +124,7 @@ impl Attachment {
         loop {
             let messages = std::mem::take(&mut line.unread);
             if !messages.is_empty() {
+                self.hear_senders(&messages).await?;
                 self.on_messages(messages, &mut line).await?;
                 continue;
             }
@@ -139,8 +141,10 @@ impl Attachment {
             }
             match self.wait(&mut line, input).await? {
                 Woken::Messages(messages) => {
+                    let messages = VecDeque::from(messages);
+                    self.hear_senders(&messages).await?;
                     self.catch_up(&mut line).await?;
-                    self.on_messages(messages.into(), &mut line).await?;
+                    self.on_messages(messages, &mut line).await?;
                 }
                 Woken::Typed(Typed::Line(text)) => self.on_line(text, &mut line).await?,
                 Woken::Typed(Typed::Wrong(why)) => output::say(&why),
@@ -249,6 +253,7 @@ impl Attachment {
             if page.events.is_empty() {
                 return Ok(());
             }
+            self.hear_senders(&line.unread).await?;
             for event in page.events {
                 self.last_seq = Some(event.seq);
                 self.show(row(&self.session.session_id, event)).await?;
@@ -279,6 +284,30 @@ impl Attachment {
             }
         }
         self.view.event(&event).await
+    }
+
+    /// Learns who sent the prompts of others, before they are shown where possible.
+    async fn hear_senders(&mut self, messages: &VecDeque<Incoming>) -> anyhow::Result<()> {
+        for message in messages {
+            let Incoming::Notification { method, params } = message else {
+                continue;
+            };
+            if method != methods::SESSION_UPDATE || !self.is_own(params) {
+                continue;
+            }
+            match sender(params) {
+                Some((seq, sender)) if seq > self.last_sender => {
+                    self.last_sender = seq;
+                    if self.last_seq >= Some(seq) {
+                        self.view.note(&format!("· sent by {sender}")).await?;
+                    } else if self.senders.len() < SENDERS {
+                        self.senders.insert(seq, sender);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     async fn on_messages(
@@ -380,16 +409,6 @@ impl Attachment {
                     self.put_question().await?;
                 }
             }
-            methods::SESSION_UPDATE if self.is_own(params) => {
-                let Some((seq, sender)) = sender(params) else {
-                    return Ok(());
-                };
-                if self.last_seq >= Some(seq) {
-                    self.view.note(&format!("· sent by {sender}")).await?;
-                } else if self.senders.len() < SENDERS {
-                    self.senders.insert(seq, sender);
-                }
-            }
             methods::AGENT_STDERR if self.is_own(params) => {
                 let lines = splice::member(params, "lines");
                 let lines: Vec<String> = lines
@@ -469,16 +488,4 @@ impl Attachment {
             .and_then(message::string)
             .is_some_and(|id| id == self.session.session_id.as_str())
     }
-}
-
-/// The number of another client's prompt, and who sent it.
-fn sender(params: &str) -> Option<(i64, String)> {
-    #[derive(Deserialize)]
-    struct Ours {
-        seq: i64,
-        from: String,
-    }
-    let meta = splice::member(params, "_meta")?;
-    let ours: Ours = serde_json::from_str(splice::member(meta, "acpbox")?).ok()?;
-    Some((ours.seq, ours.from))
 }

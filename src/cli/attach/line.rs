@@ -4,11 +4,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Deserialize;
 use tokio::time::Instant;
 
 use crate::acp::extension::{Event, EventDirection, EventsResponse};
 use crate::cli::client::{Client, Ended, Incoming};
 use crate::cli::run::failure::failure_of;
+use crate::rpc::splice;
 use crate::store::{Direction, EventRow};
 
 /// How long the server may take to answer a page.
@@ -74,4 +76,16 @@ pub(super) fn row(session: &str, event: Event) -> EventRow {
         kind: event.kind.into(),
         raw: event.message.get().into(),
     }
+}
+
+/// The number of another client's prompt, and who sent it.
+pub(super) fn sender(params: &str) -> Option<(i64, String)> {
+    #[derive(Deserialize)]
+    struct Ours {
+        seq: i64,
+        from: String,
+    }
+    let meta = splice::member(params, "_meta")?;
+    let ours: Ours = serde_json::from_str(splice::member(meta, "acpbox")?).ok()?;
+    Some((ours.seq, ours.from))
 }
