@@ -3,6 +3,7 @@
 //! `tests/peers/install` installs them.
 
 mod endings;
+mod permissions;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -152,7 +153,7 @@ fn check(name: &str, launcher: Launcher, permissions: usize, tier: &str) {
 #[test]
 fn two_agents_in_one_vm_see_each_others_files() {
     let agents = [peers::ALL[0], peers::ALL[2]];
-    let (mut acpbox, sessions, site, _model) = open_all(&agents);
+    let (mut acpbox, sessions, site, _model) = open_all(&agents, "");
     let [first, second] = &sessions[..] else {
         unreachable!("two were opened")
     };
@@ -175,7 +176,7 @@ fn two_agents_in_one_vm_see_each_others_files() {
 #[test]
 fn a_cancelled_turn_ends_and_the_agent_goes_on() {
     let all = peers::ALL;
-    let (mut acpbox, sessions, _site, _model) = open_all(&all);
+    let (mut acpbox, sessions, _site, _model) = open_all(&all, "");
     for ((name, _), session) in all.iter().zip(&sessions) {
         acpbox.received.clear();
         let turn = acpbox.send_request("session/prompt", prompt(session, "[[slow:300]]"));
@@ -204,7 +205,7 @@ fn a_cancelled_turn_ends_and_the_agent_goes_on() {
 #[test]
 fn what_the_client_refuses_is_not_done() {
     let asking = [peers::ALL[1], peers::ALL[2], peers::ALL[3]];
-    let (mut acpbox, sessions, site, _model) = open_all(&asking);
+    let (mut acpbox, sessions, site, _model) = open_all(&asking, "");
     acpbox.choice = "reject_once";
     for ((name, _), session) in asking.iter().zip(&sessions) {
         acpbox.received.clear();
@@ -224,7 +225,7 @@ fn what_the_client_refuses_is_not_done() {
 #[test]
 fn a_history_that_the_agent_replays_itself_is_shown_once() {
     let pi = [peers::ALL[0]];
-    let (mut acpbox, sessions, site, _model) = open_all(&pi);
+    let (mut acpbox, sessions, site, _model) = open_all(&pi, "");
     let session = &sessions[0];
     for text in ["[[say:the first answer]]", "[[say:the second answer]]"] {
         acpbox.prompt(session, text);
@@ -253,8 +254,9 @@ fn a_history_that_the_agent_replays_itself_is_shown_once() {
     assert!(numbers.is_sorted_by(|one, next| one < next), "{numbers:?}");
 }
 
-/// One acpbox with a session of each agent, all in the VM of `work/project`.
-fn open_all(agents: &[(&str, Launcher)]) -> (Bare, Vec<String>, Site, Model) {
+/// One acpbox with a session of each agent, all in the VM of `work/project`, and
+/// further lines of its configuration.
+fn open_all(agents: &[(&str, Launcher)], further: &str) -> (Bare, Vec<String>, Site, Model) {
     let model = Model::start();
     let site = Site::with_peers();
     let workspace = site.repository("project");
@@ -266,7 +268,7 @@ fn open_all(agents: &[(&str, Launcher)]) -> (Bare, Vec<String>, Site, Model) {
     let tables: String = tables
         .map(|((name, _), it)| agent_table(name, it))
         .collect();
-    site.configure(&tables);
+    site.configure(&format!("{tables}{further}"));
     let mut acpbox = site.connect(&[]);
     let all: Vec<&AgentLaunch> = launches.iter().collect();
     site.furnish(&mut acpbox, &workspace, &all);

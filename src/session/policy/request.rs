@@ -145,7 +145,7 @@ impl ToolCall {
         if let Some(raw) = value("rawInput").filter(|raw| *raw != "null") {
             let input = splice::members(raw).unwrap_or_default();
             self.command = command(&input);
-            self.folder = Said::Nothing;
+            // Said once, it holds: some agents leave it out when they ask.
             for key in ["workdir", "cwd"] {
                 let folder = splice::value(&input, key);
                 self.folder
