@@ -243,6 +243,13 @@ const METHODS: &[Method] = &[
         result_name: "LogsResponse",
     },
     Method {
+        name: "_acpbox/server/status",
+        summary: "What this acpbox process serves, to whom, and how busy it is. Starts nothing.",
+        params: schema_of::<ServerStatusRequest>,
+        result: schema_of::<ServerStatus>,
+        result_name: "ServerStatus",
+    },
+    Method {
         name: "_acpbox/vm/list",
         summary: "Every VM, running or not.",
         params: schema_of::<VmListRequest>,

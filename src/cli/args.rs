@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod server;
+
+pub(super) use server::{AttachArguments, ServerAddress, StatusArguments};
+
 /// Runs ACP coding agents inside VMs, behind any ACP editor, and keeps every transcript.
 ///
 /// An editor starts `acpbox` (or `acpbox stdio`) as its agent's command. A
@@ -29,6 +33,16 @@ pub(super) struct Global {
     /// Say more on stderr; repeat for more still.
     #[arg(long, short, global = true, action = clap::ArgAction::Count)]
     pub(super) verbose: u8,
+    /// How stderr is written: for people, or each line as a JSON object.
+    #[arg(long, global = true, value_enum, default_value_t)]
+    pub(super) log_format: LogFormat,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum LogFormat {
+    #[default]
+    Text,
+    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -40,6 +54,14 @@ pub(super) enum Command {
     /// Sessions, their agents and VMs live on when a client goes. SIGTERM lets
     /// running turns end; a second one does not.
     Serve(ServeArguments),
+    /// What the running server does: its sessions, VMs and clients.
+    ///
+    /// Exits with 1 if none runs.
+    Status(StatusArguments),
+    /// Follow a live session in the terminal, prompt it and answer what it asks.
+    ///
+    /// The session is the server's (`acpbox serve`) and goes on when you leave.
+    Attach(AttachArguments),
     /// Send one prompt and print the reply.
     Run(RunArguments),
     /// List, show, replay, export, import and delete stored sessions.

@@ -1,9 +1,10 @@
-//! A small ACP client of an acpbox server, inside this process or behind a shim.
+//! A small ACP client of an acpbox server: inside this process, behind a shim, or
+//! at the other end of a stream.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{DuplexStream, ReadHalf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -21,11 +22,12 @@ const FAREWELL: Duration = Duration::from_millis(500);
 /// A connection to a server.
 pub(super) struct Client {
     outbox: Outbox,
-    reader: BatchReader<ReadHalf<DuplexStream>>,
+    reader: BatchReader<Box<dyn AsyncRead + Send + Unpin>>,
     depth: usize,
     last_id: u64,
     shutdown: CancellationToken,
-    serving: JoinHandle<()>,
+    /// What serves it in this process.
+    serving: Option<JoinHandle<()>>,
     farewell: Duration,
 }
 
@@ -48,7 +50,7 @@ pub(super) enum Incoming {
 
 /// The server ended the connection.
 #[derive(Debug, thiserror::Error)]
-#[error("acpbox's own server ended the connection")]
+#[error("the acpbox server ended the connection")]
 pub(super) struct Ended;
 
 impl Client {
@@ -63,7 +65,12 @@ impl Client {
         let serving = tokio::spawn(async move {
             server::serve(server, input, output, Gate::default(), token, || false).await;
         });
-        Client::over(ours, depth, shutdown, serving, Duration::ZERO)
+        let (reading, writing) = tokio::io::split(ours);
+        Client {
+            shutdown,
+            serving: Some(serving),
+            ..Client::over(reading, writing, depth)
+        }
     }
 
     /// Uses a server that runs already, and finds it again.
@@ -75,29 +82,34 @@ impl Client {
         let serving = tokio::spawn(async move {
             shim.serve(link, input, output, token, || false).await;
         });
-        Client::over(ours, depth, shutdown, serving, FAREWELL)
+        let (reading, writing) = tokio::io::split(ours);
+        Client {
+            shutdown,
+            serving: Some(serving),
+            farewell: FAREWELL,
+            ..Client::over(reading, writing, depth)
+        }
     }
 
-    fn over(
-        stream: DuplexStream,
+    /// A client of the server at the other end. `depth` is how deep its messages
+    /// may nest. Call within a tokio runtime.
+    pub(super) fn over(
+        reading: impl AsyncRead + Send + Unpin + 'static,
+        writing: impl AsyncWrite + Send + Unpin + 'static,
         depth: usize,
-        shutdown: CancellationToken,
-        serving: JoinHandle<()>,
-        farewell: Duration,
     ) -> Client {
-        let (reading, writing) = tokio::io::split(stream);
         let (outbox, queue) = Outbox::new();
         tokio::spawn(write_loop(queue, writing));
         Client {
             outbox,
             // What acpbox itself writes is not bounded again: a reply that streamed in
             // many messages, each within the limit, comes in one at the end.
-            reader: BatchReader::new(reading, Decoder::lines(usize::MAX)),
+            reader: BatchReader::new(Box::new(reading), Decoder::lines(usize::MAX)),
             depth,
             last_id: 0,
-            shutdown,
-            serving,
-            farewell,
+            shutdown: CancellationToken::new(),
+            serving: None,
+            farewell: Duration::ZERO,
         }
     }
 
@@ -149,12 +161,15 @@ impl Client {
     }
 
     /// Ends the connection; sessions live on.
-    pub(super) async fn close(mut self) {
+    pub(super) async fn close(self) {
         drop(self.outbox);
-        let ended = tokio::time::timeout(self.farewell, &mut self.serving).await;
+        let Some(mut serving) = self.serving else {
+            return;
+        };
+        let ended = tokio::time::timeout(self.farewell, &mut serving).await;
         if ended.is_err() {
             self.shutdown.cancel();
-            let _ = self.serving.await;
+            let _ = serving.await;
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::server::service;
 use crate::session::retention;
 
 /// The token of clients of TCP on loopback, in the state folder.
-const OWN_TOKEN: &str = "token";
+pub(super) const OWN_TOKEN: &str = "token";
 
 pub(super) fn run(global: &Global, arguments: &ServeArguments) -> anyhow::Result<Code> {
     if arguments.detached {

@@ -32,7 +32,10 @@ pub(super) fn run(global: &Global, arguments: &StdioArguments) -> anyhow::Result
         let host = std::sync::Arc::clone(&server.host);
         let keeping = tokio::spawn(retention::keep(std::sync::Arc::clone(&host)));
         let (input, output) = (stdio::input(), stdio::output());
-        let gate = Gate::default();
+        let gate = Gate {
+            peer: "stdio".to_owned(),
+            ..Gate::default()
+        };
         let ending = server::serve(
             server,
             input,

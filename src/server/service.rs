@@ -105,6 +105,7 @@ impl Accepting {
         let gate = Gate {
             token: accepted.token,
             patience: Some(self.settings.handshake_timeout),
+            peer: accepted.peer.clone(),
         };
         let (server, shutdown) = (Arc::clone(&self.server), self.shutdown.clone());
         self.tasks.spawn(async move {

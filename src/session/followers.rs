@@ -49,6 +49,10 @@ impl Rest {
         self.followers().next().is_some()
     }
 
+    pub(super) fn is_asleep(&self) -> bool {
+        self.is_asleep
+    }
+
     pub(super) fn is_of_use(&self) -> bool {
         self.is_asleep || self.is_followed()
     }

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::asked::Asked;
 use super::delivery::Wanting;
 use super::ending::Cause;
+use super::hooks::Watch;
 use super::host::Bounds;
 use super::registry::Lease;
 use super::restarts::Restarts;
@@ -88,6 +89,7 @@ pub struct Live {
     pub(super) restarts: Arc<Restarts>,
     /// Whether what nobody answers may wait for a client that is yet to come.
     pub(super) is_served: bool,
+    pub(super) watch: Watch,
     /// Held while a prompt with a key is let in.
     pub(super) keyed_prompts: tokio::sync::Mutex<()>,
     /// Whether the agent let its client wait in vain.
@@ -119,6 +121,7 @@ pub struct Parts {
     pub usage: Arc<Usage>,
     pub restarts: Arc<Restarts>,
     pub is_served: bool,
+    pub watch: Watch,
 }
 
 impl Live {
@@ -150,6 +153,7 @@ impl Live {
             lease: Mutex::new(parts.lease),
             restarts: parts.restarts,
             is_served: parts.is_served,
+            watch: parts.watch,
             keyed_prompts: tokio::sync::Mutex::default(),
             is_stuck: AtomicBool::new(false),
             late_bytes: AtomicUsize::new(0),
@@ -246,7 +250,7 @@ impl Live {
         let order = self.order.lock().await;
         let permit = self.store.reserve().await?;
         let mut is_flooding = false;
-        let (result, committed, row) = {
+        let (result, committed, row, news) = {
             let mut state = self.state();
             batch.through = state.next_seq - 1;
             state.show_started(batch);
@@ -255,6 +259,7 @@ impl Live {
             let mut events = std::mem::take(&mut state.backlog);
             events.append(&mut batch.events);
             let turns = std::mem::take(&mut state.turn_rows);
+            let news = super::news::of(&state, &events);
             let committed = if !state.is_stored {
                 is_flooding = !state.keep_early(events);
                 None
@@ -263,7 +268,7 @@ impl Live {
             } else {
                 Some(permit.append_with_turns(events, turns, batch.durable))
             };
-            (result, committed, row)
+            (result, committed, row, news)
         };
         if let Some(committed) = committed
             && let Err(error) = committed.await
@@ -284,6 +289,7 @@ impl Live {
             self.end_with(Failure::internal(Phase::Session, what));
         }
         self.deliver(batch).await;
+        self.watch.tell(news);
         if let Some(row) = row
             && let Err(error) = self.store.update_session(&row).await
         {

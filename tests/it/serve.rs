@@ -28,7 +28,7 @@ impl Server {
         Server::of(command(setup, arguments))
     }
 
-    fn of(mut command: Command) -> Server {
+    pub fn of(mut command: Command) -> Server {
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -54,14 +54,14 @@ impl Server {
         }
     }
 
-    fn signal(&self, signal: i32) {
+    pub fn signal(&self, signal: i32) {
         let pid = i32::try_from(self.child.id()).unwrap();
         let pid = rustix::process::Pid::from_raw(pid).unwrap();
         let signal = rustix::process::Signal::from_named_raw(signal).unwrap();
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    fn exit_code(&mut self) -> Option<i32> {
+    pub fn exit_code(&mut self) -> Option<i32> {
         let mut code = None;
         assert!(
             wait_until(|| {
@@ -81,7 +81,7 @@ impl Drop for Server {
     }
 }
 
-fn command(setup: &Setup, arguments: &[&str]) -> Command {
+pub fn command(setup: &Setup, arguments: &[&str]) -> Command {
     let stdio = setup.command();
     let mut command = Command::new(stdio.get_program());
     command.arg("serve").args(arguments).env_clear();
@@ -99,21 +99,21 @@ pub(crate) fn socket(setup: &Setup) -> PathBuf {
 }
 
 /// A client at the other end of a socket.
-struct Peer {
+pub struct Peer {
     reader: BufReader<Box<dyn Read>>,
-    writer: Box<dyn Write>,
+    pub writer: Box<dyn Write>,
     next: u64,
     updates: Vec<Value>,
 }
 
 impl Peer {
-    fn unix(path: &Path) -> Peer {
+    pub fn unix(path: &Path) -> Peer {
         let stream = UnixStream::connect(path).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Peer::new(stream.try_clone().unwrap(), stream)
     }
 
-    fn tcp(address: &str) -> Peer {
+    pub fn tcp(address: &str) -> Peer {
         let stream = TcpStream::connect(address.strip_prefix("tcp:").unwrap()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Peer::new(stream.try_clone().unwrap(), stream)
@@ -128,17 +128,17 @@ impl Peer {
         }
     }
 
-    fn initialize(mut self, meta: Value) -> Peer {
+    pub fn initialize(mut self, meta: Value) -> Peer {
         self.try_initialize(meta).unwrap();
         self
     }
 
-    fn try_initialize(&mut self, meta: Value) -> Result<Value, Value> {
+    pub fn try_initialize(&mut self, meta: Value) -> Result<Value, Value> {
         let params = json!({"protocolVersion": 1, "clientCapabilities": {}, "_meta": meta});
         self.call("initialize", params)
     }
 
-    fn send(&mut self, method: &str, params: Value) -> u64 {
+    pub fn send(&mut self, method: &str, params: Value) -> u64 {
         self.next += 1;
         let message =
             json!({"jsonrpc": "2.0", "id": self.next, "method": method, "params": params});
@@ -146,12 +146,12 @@ impl Peer {
         self.next
     }
 
-    fn call(&mut self, method: &str, params: Value) -> Result<Value, Value> {
+    pub fn call(&mut self, method: &str, params: Value) -> Result<Value, Value> {
         let id = self.send(method, params);
         self.answer(id)
     }
 
-    fn answer(&mut self, id: u64) -> Result<Value, Value> {
+    pub fn answer(&mut self, id: u64) -> Result<Value, Value> {
         loop {
             let message = self.receive().expect("the server closed the connection");
             if message["id"] == id {
@@ -165,25 +165,25 @@ impl Peer {
     }
 
     /// `None` at the end of the connection.
-    fn receive(&mut self) -> Option<Value> {
+    pub fn receive(&mut self) -> Option<Value> {
         let mut line = String::new();
         let count = self.reader.read_line(&mut line).unwrap();
         (count > 0).then(|| value(&line))
     }
 
-    fn new_session(&mut self, setup: &Setup) -> String {
+    pub fn new_session(&mut self, setup: &Setup) -> String {
         let params = json!({"cwd": setup.workspace(), "mcpServers": []});
         let result = self.call("session/new", params).unwrap();
         result["sessionId"].as_str().unwrap().to_owned()
     }
 
-    fn load(&mut self, setup: &Setup, session: &str) -> Value {
+    pub fn load(&mut self, setup: &Setup, session: &str) -> Value {
         let params = json!({"sessionId": session, "cwd": setup.workspace(), "mcpServers": []});
         self.call("session/load", params).unwrap()
     }
 
     /// The texts of the updates since the last call.
-    fn texts(&mut self) -> Vec<String> {
+    pub fn texts(&mut self) -> Vec<String> {
         let updates = std::mem::take(&mut self.updates);
         let text = |update: &Value| {
             update["params"]["update"]["content"]["text"]

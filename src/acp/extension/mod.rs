@@ -6,8 +6,10 @@ mod meta;
 mod requests;
 mod notices;
 mod server;
+mod status;
 
 pub use meta::*;
 pub use notices::*;
 pub use requests::*;
 pub use server::*;
+pub use status::*;

@@ -14,7 +14,7 @@ mod signals;
 mod show;
 mod progress;
 mod conversation;
-mod failure;
+pub(super) mod failure;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -9,7 +9,7 @@ pub mod request;
 #[cfg(test)]
 mod tests;
 
-pub use options::{Choice, Offered, answer};
+pub use options::{Choice, ChoiceKind, Offered, answer};
 pub use request::{Place, Request, Said, Subject, ToolCalls};
 
 use crate::config::{Decision, Permissions, Rule, TextPattern};
