@@ -172,6 +172,11 @@ const PARTS: &[Part] = &[
         add: schema_of::<AgentExit>,
     },
     Part {
+        name: "turnStart",
+        place: "the params of the event `_acpbox/turn/start`",
+        add: schema_of::<TurnStart>,
+    },
+    Part {
         name: "turnEnd",
         place: "the params of the event `_acpbox/turn/end`",
         add: schema_of::<TurnEnd>,

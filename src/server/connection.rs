@@ -98,6 +98,7 @@ where
         () = shutdown.cancelled() => Ending::Shutdown,
         () = client.outbox.closed() => Ending::Gone,
         () = connection.refused.cancelled() => Ending::Done,
+        () = client.unfit.cancelled() => Ending::Gone,
         () = connection.expect_handshake(patience) => Ending::Done,
         () = connection.read(&mut reader) => connection.drain(&shutdown, is_gone).await,
     };
@@ -221,6 +222,7 @@ impl Connection {
             // It has no session, and may still be asked to log in.
             agents.extend(self.client.parked());
             let is_due = !self.tasks.is_empty()
+                || self.client.is_lagging()
                 || self.server.host.restarts.owes(&self.client)
                 || agents.iter().any(|live| live.owes(&self.client));
             if !is_due {

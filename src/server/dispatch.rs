@@ -121,6 +121,7 @@ impl Connection {
                 Some(session) => match self.visit(&session) {
                     Some(live) => {
                         live.attach(&self.client);
+                        live.ask_again_soon(&self.client);
                         live.forward_request(&self.client, text, id, method, params)
                             .await;
                     }
@@ -155,13 +156,17 @@ impl Connection {
         }
         let Some(session) = session_of(params) else {
             match self.server.host.registry.all().as_slice() {
-                [live] => live.forward_notification(text, method, params).await,
+                [live] => {
+                    live.forward_notification(&self.client, text, method, params)
+                        .await
+                }
                 _ => tracing::debug!(method, "a notification for no one agent"),
             }
             return;
         };
         if let Some(live) = self.server.host.registry.live(&session) {
-            live.forward_notification(text, method, params).await;
+            live.forward_notification(&self.client, text, method, params)
+                .await;
             return;
         }
         // The session is being started or brought back, or will be by what was sent
@@ -178,7 +183,8 @@ impl Connection {
             match live {
                 Some(live) => {
                     let params = splice::member(&text, "params");
-                    live.forward_notification(&text, &method, params).await;
+                    live.forward_notification(&connection.client, &text, &method, params)
+                        .await;
                 }
                 // Whoever guesses ids leaves nothing behind.
                 None => connection.server.host.registry.sweep(),
@@ -191,7 +197,7 @@ impl Connection {
         let waiting = self.client.pending().take(id);
         match waiting.and_then(|request| Some((request.session.upgrade()?, request))) {
             Some((live, request)) => {
-                live.forward_response(text, id, &request.id, &request.method, is_error)
+                live.answer_question(&self.client, text, id, &request, is_error)
                     .await;
             }
             None => tracing::debug!(id, "a response of the client's that nobody waits for"),

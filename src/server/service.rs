@@ -36,6 +36,7 @@ pub async fn run(
     stop: CancellationToken,
     hurry: CancellationToken,
 ) {
+    server.host.expect_clients();
     let settings = server.host.config.server.clone();
     let tasks = TaskTracker::new();
     let shutdown = CancellationToken::new();

@@ -69,7 +69,7 @@ impl Host {
         let unclaimed = Unclaimed::new(Arc::clone(&live));
         live.set_roots(self.roots(&plan, &asked));
         live.set_asked(&asked);
-        live.attach(client);
+        live.attach_as(client, Some(asked.options.role));
         let outcome = self
             .begin(&live, client, &asked, &plan, text, id, params)
             .await;

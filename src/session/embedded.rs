@@ -161,7 +161,7 @@ impl Live {
         let line = message::notification(methods::SESSION_UPDATE, &params);
         let kind = methods::update_kind("tool_call_update");
         let seq = state.record(batch, Direction::Acpbox, kind, line.as_str());
-        let line = with_meta(&line, "params", &UpdateMeta { seq });
+        let line = with_meta(&line, "params", &UpdateMeta::of(seq));
         self.show(state, batch, &[&line], line.len());
     }
 

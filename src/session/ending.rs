@@ -1,6 +1,6 @@
 //! How a live session ends, and who is told.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use super::live::Live;
@@ -171,13 +171,13 @@ impl Live {
             Some(Cause::Asleep(reason)) => self.record_sleep(state, batch, reason),
             _ => state.record_own(batch, methods::AGENT_EXIT, &params),
         };
-        let clients = std::mem::take(&mut state.clients);
-        state.followers = clients.iter().map(Arc::downgrade).collect();
-        for client in &clients {
+        for client in &state.take_clients() {
             if client.offer().options.agent_notifications && state.is_announced {
                 batch.send(client, &[&line]);
             }
-            self.withdraw_all(batch, client);
+        }
+        for question in std::mem::take(&mut state.questions) {
+            question.withdraw(batch);
         }
         let mut turn = state.turn.take();
         if let Some(turn) = &turn {

@@ -1,6 +1,7 @@
 //! What all sessions of a process share.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::index::Indexer;
@@ -20,6 +21,8 @@ pub struct Host {
     pub registry: Registry,
     pub indexer: Indexer,
     pub restarts: Arc<Restarts>,
+    /// Whether further clients may come, as long as this process runs.
+    is_served: AtomicBool,
 }
 
 /// The limits that a live session needs.
@@ -78,7 +81,17 @@ impl Host {
             registry,
             indexer,
             restarts,
+            is_served: AtomicBool::new(false),
         })
+    }
+
+    /// Says that clients come and go: what one leaves unanswered waits for the next.
+    pub fn expect_clients(&self) {
+        self.is_served.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_served(&self) -> bool {
+        self.is_served.load(Ordering::Relaxed)
     }
 
     /// Ends every session, also those that are on their way back, and lets none

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -64,6 +64,12 @@ pub struct Live {
     /// Held from the first change to the last byte, so that what is shown keeps
     /// the order of what is written.
     order: tokio::sync::Mutex<()>,
+    /// Wakes who sends to clients that have no room: somebody else has.
+    pub(super) make_way: tokio::sync::Notify,
+    /// Wakes the relay when a client keeps up again, or is gone.
+    pub(super) readers: tokio::sync::Notify,
+    /// This session, for tasks of its own.
+    pub(super) this: Weak<Live>,
     /// Wakes the relay to commit what was noted.
     pub(super) noted: tokio::sync::Notify,
     /// Why the agent was ended, where that was acpbox's doing.
@@ -76,6 +82,8 @@ pub struct Live {
     /// to end does.
     pub(super) unheard: CancellationToken,
     pub(super) restarts: Arc<Restarts>,
+    /// Whether what nobody answers may wait for a client that is yet to come.
+    pub(super) is_served: bool,
     /// Held while a prompt with a key is let in.
     pub(super) keyed_prompts: tokio::sync::Mutex<()>,
     /// Whether the agent let its client wait in vain.
@@ -130,11 +138,15 @@ pub struct Parts {
     pub lease: Option<Lease>,
     pub usage: Arc<Usage>,
     pub restarts: Arc<Restarts>,
+    pub is_served: bool,
 }
 
 impl Live {
-    pub fn new(parts: Parts) -> Live {
-        Live {
+    pub fn new(parts: Parts) -> Arc<Live> {
+        Arc::new_cyclic(|this| Live {
+            make_way: tokio::sync::Notify::new(),
+            readers: tokio::sync::Notify::new(),
+            this: Weak::clone(this),
             id: Arc::clone(&parts.state.session),
             agent_name: parts.state.row.agent.clone(),
             vm_name: parts.state.row.vm.clone(),
@@ -156,12 +168,13 @@ impl Live {
             unheard: CancellationToken::new(),
             lease: Mutex::new(parts.lease),
             restarts: parts.restarts,
+            is_served: parts.is_served,
             keyed_prompts: tokio::sync::Mutex::default(),
             is_stuck: AtomicBool::new(false),
             late_bytes: AtomicUsize::new(0),
             base_environment: parts.base_environment,
             meta: parts.meta,
-        }
+        })
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -195,7 +208,14 @@ impl Live {
 
     /// Waits until nothing is being shown, and holds back what comes.
     pub(super) async fn order(&self) -> tokio::sync::MutexGuard<'_, ()> {
-        self.order.lock().await
+        match self.order.try_lock() {
+            Ok(order) => order,
+            Err(_) => {
+                // Whoever comes keeps up: it does not wait for one that does not.
+                self.make_way.notify_one();
+                self.order.lock().await
+            }
+        }
     }
 
     /// Whether the agent is gone or going.
@@ -246,6 +266,8 @@ impl Live {
         let mut is_flooding = false;
         let (result, committed, row) = {
             let mut state = self.state();
+            batch.through = state.next_seq - 1;
+            state.show_started(batch);
             let result = change(&mut state, batch);
             let row = (batch.row && state.is_stored).then(|| state.row.clone());
             let mut events = std::mem::take(&mut state.backlog);
@@ -292,16 +314,8 @@ impl Live {
 
     /// Sends what a batch has for clients, and replies to acpbox's own requests.
     pub(super) async fn deliver(&self, batch: &mut Batch) {
-        for (client, bytes) in std::mem::take(&mut batch.sends) {
-            let is_sent = tokio::select! {
-                biased;
-                sent = client.outbox.send_encoded(bytes) => sent.is_ok(),
-                () = self.unheard.cancelled() => false,
-            };
-            if !is_sent {
-                self.detach(&client);
-            }
-        }
+        self.send_out(std::mem::take(&mut batch.sends), batch.through)
+            .await;
         for next in std::mem::take(&mut batch.after) {
             match next {
                 After::Reply(reply, outcome) => drop(reply.send(outcome)),

@@ -316,6 +316,20 @@ impl Store {
             .await
     }
 
+    /// The prompts, by their events' numbers, whose turn begins with an event of
+    /// this kind and a number above `after`, and those that still wait.
+    pub async fn prompts_begun_by(
+        &self,
+        session: &str,
+        after: i64,
+        kind: &'static str,
+    ) -> Result<Vec<i64>, StoreError> {
+        let session = session.to_owned();
+        self.readers
+            .read(move |connection| turns::begun_by(connection, &session, after, kind))
+            .await
+    }
+
     /// Appends lines of an agent's stderr (or noise on its stdout), keeping
     /// only the newest `keep_bytes` per session, and the last line in any case.
     pub async fn append_log(

@@ -23,6 +23,7 @@ mod races;
 mod callbacks;
 mod permissions;
 mod serve;
+mod attach;
 mod http;
 mod sessions;
 mod comeback;

@@ -18,17 +18,17 @@ use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
 mod lost;
 
 /// A running `acpbox serve`; killed when it is dropped.
-pub struct Server {
+pub(crate) struct Server {
     child: Child,
     errors: BufReader<std::process::ChildStderr>,
 }
 
 impl Server {
-    pub fn start(setup: &Setup, arguments: &[&str]) -> Server {
+    pub(crate) fn start(setup: &Setup, arguments: &[&str]) -> Server {
         Server::of(command(setup, arguments))
     }
 
-    pub fn of(mut command: Command) -> Server {
+    fn of(mut command: Command) -> Server {
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -39,7 +39,7 @@ impl Server {
     }
 
     /// The next address that it says it serves at.
-    pub fn address(&mut self) -> String {
+    pub(crate) fn address(&mut self) -> String {
         let mut said = String::new();
         loop {
             let mut line = String::new();
@@ -54,14 +54,18 @@ impl Server {
         }
     }
 
-    pub fn signal(&self, signal: i32) {
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn signal(&self, signal: i32) {
         let pid = i32::try_from(self.child.id()).unwrap();
         let pid = rustix::process::Pid::from_raw(pid).unwrap();
         let signal = rustix::process::Signal::from_named_raw(signal).unwrap();
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    pub fn exit_code(&mut self) -> Option<i32> {
+    pub(crate) fn exit_code(&mut self) -> Option<i32> {
         let mut code = None;
         assert!(
             wait_until(|| {
@@ -81,7 +85,7 @@ impl Drop for Server {
     }
 }
 
-pub fn command(setup: &Setup, arguments: &[&str]) -> Command {
+pub(crate) fn command(setup: &Setup, arguments: &[&str]) -> Command {
     let stdio = setup.command();
     let mut command = Command::new(stdio.get_program());
     command.arg("serve").args(arguments).env_clear();
@@ -94,7 +98,7 @@ pub fn command(setup: &Setup, arguments: &[&str]) -> Command {
     command
 }
 
-fn socket(setup: &Setup) -> PathBuf {
+pub(crate) fn socket(setup: &Setup) -> PathBuf {
     setup.path().join("run/acpbox/acpbox.sock")
 }
 
