@@ -116,7 +116,7 @@ pub(super) struct StdioArguments {
 
 #[derive(Debug, Default, Clone, Args)]
 pub(super) struct ServeArguments {
-    /// Where to listen: `unix:PATH` or `tcp:HOST:PORT`; repeat for more
+    /// Where to listen: `unix:PATH`, `tcp:HOST:PORT` or `http:HOST:PORT`; repeat for more
     /// [default: server.listen, else acpbox.sock in the runtime folder].
     #[arg(long, value_name = "ADDRESS")]
     pub(super) listen: Vec<String>,

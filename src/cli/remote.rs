@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use anyhow::bail;
 use serde_json::{Value, json};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -40,9 +41,15 @@ impl Remote {
     /// The server that was named, else the one that the configuration names, else
     /// the one in the runtime folder.
     pub(super) fn find(config: &Config, given: &ServerAddress) -> anyhow::Result<Remote> {
-        let named = given.server.as_ref().or(config.server.listen.first());
+        let named = match &given.server {
+            Some(named) => Some(named.parse()?),
+            None => spoken(&config.server.listen)?,
+        };
         let address = match named {
-            Some(named) => named.parse()?,
+            Some(Address::Http(_)) => {
+                bail!("--server: name its unix: or tcp: address; http: is for other clients")
+            }
+            Some(address) => address,
             None => Address::Unix(config.paths.socket()),
         };
         let own = config.paths.state_dir.join(OWN_TOKEN);
@@ -99,8 +106,20 @@ impl Remote {
                 let (input, output) = stream.into_split();
                 Ok(Client::over(input, output, self.depth))
             }
+            Address::Http(_) => Err(io::Error::from(io::ErrorKind::Unsupported)),
         }
     }
+}
+
+/// The first address of the configuration at which lines are spoken.
+fn spoken(listen: &[String]) -> anyhow::Result<Option<Address>> {
+    for address in listen {
+        let address = address.parse()?;
+        if !matches!(address, Address::Http(_)) {
+            return Ok(Some(address));
+        }
+    }
+    Ok(None)
 }
 
 async fn connect_unix(path: &Path) -> io::Result<UnixStream> {

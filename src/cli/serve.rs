@@ -34,7 +34,7 @@ pub(super) fn run(global: &Global, arguments: &ServeArguments) -> anyhow::Result
         stop_on_signals(&stop, &hurry)?;
         for listener in &listeners {
             output::say(&format!("serving at {listener}"));
-            if let Listener::Tcp(_) = listener
+            if let Listener::Tcp(_) | Listener::Http(_) = listener
                 && token_file(&server.host.config, arguments).is_none()
             {
                 let own = server.host.config.paths.state_dir.join(OWN_TOKEN);
@@ -79,6 +79,11 @@ async fn listeners(config: &Config, arguments: &ServeArguments) -> anyhow::Resul
                 std::fs::create_dir_all(&config.paths.state_dir)?;
                 let socket = TcpSocket::bind(&address, token.as_ref(), &own_token).await?;
                 Listener::Tcp(socket)
+            }
+            Address::Http(address) => {
+                std::fs::create_dir_all(&config.paths.state_dir)?;
+                let socket = TcpSocket::bind(&address, token.as_ref(), &own_token).await?;
+                Listener::Http(socket)
             }
         });
     }

@@ -12,10 +12,10 @@ use super::units;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServerSettings {
-    /// Addresses such as `unix:PATH` and `tcp:127.0.0.1:4711`; the socket in the
-    /// runtime folder if absent.
+    /// Addresses such as `unix:PATH`, `tcp:127.0.0.1:4711` and `http:127.0.0.1:4712`;
+    /// the socket in the runtime folder if absent.
     pub listen: Vec<String>,
-    /// A file with the token that clients of TCP must send; no other user may read it.
+    /// A file with the token that clients of TCP and HTTP must send; no other user may read it.
     pub token_file: Option<PathBuf>,
     /// Clients that may be connected at once.
     pub connections: usize,
@@ -31,6 +31,20 @@ pub struct ServerSettings {
     #[serde(deserialize_with = "units::duration")]
     #[schemars(with = "String")]
     pub reconnect_timeout: Duration,
+    /// Names by which clients of HTTP may call this machine, beside `localhost`
+    /// and the address that is listened at.
+    pub hosts: Vec<String>,
+    /// Web pages, such as `https://example.org`, that may talk to acpbox, beside its own.
+    pub origins: Vec<String>,
+    /// How often a quiet WebSocket or event stream is sent a sign of life.
+    #[serde(deserialize_with = "units::duration")]
+    #[schemars(with = "String")]
+    pub keepalive: Duration,
+    /// How long a client of HTTP is waited for that has no stream open, or that
+    /// takes nothing of what it is sent.
+    #[serde(deserialize_with = "units::duration")]
+    #[schemars(with = "String")]
+    pub idle_timeout: Duration,
 }
 
 impl Default for ServerSettings {
@@ -42,6 +56,10 @@ impl Default for ServerSettings {
             handshake_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(10),
             reconnect_timeout: Duration::from_secs(30),
+            hosts: Vec::new(),
+            origins: Vec::new(),
+            keepalive: Duration::from_secs(15),
+            idle_timeout: Duration::from_secs(300),
         }
     }
 }

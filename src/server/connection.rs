@@ -16,7 +16,7 @@ use super::dispatch::session_span;
 use super::listen::Token;
 use crate::rpc::codec::{Decoder, Frame};
 use crate::rpc::message::{self, Malformed};
-use crate::rpc::{BatchReader, Message, Outbox, write_loop};
+use crate::rpc::{BatchReader, Framing, Message, Outbox, write_loop};
 use crate::session::Client;
 
 /// Requests of one client that acpbox itself may work on at once.
@@ -45,6 +45,8 @@ pub struct Gate {
     pub patience: Option<Duration>,
     /// How it is connected, for people; for one of this process's own, empty.
     pub peer: String,
+    /// How its messages are told apart; found out from the first byte if absent.
+    pub framing: Option<Framing>,
 }
 
 /// A client's connection as handlers see it.
@@ -90,7 +92,11 @@ where
         server,
     });
     let limits = &connection.server.host.config.limits;
-    let mut reader = BatchReader::new(input, Decoder::detecting(limits.line_bytes));
+    let decoder = match connection.gate.framing {
+        Some(Framing::Lines) => Decoder::lines(limits.line_bytes),
+        _ => Decoder::detecting(limits.line_bytes),
+    };
+    let mut reader = BatchReader::new(input, decoder);
     let client = &connection.client;
     let place = (connection.server.observed.clients).enter(client, &connection.gate.peer);
     let (number, peer) = (place.number, &connection.gate.peer);

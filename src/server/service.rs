@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -10,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Server;
 use super::connection::{Gate, serve};
+use super::http::Site;
 use super::listen::{Accepted, Listener};
 use crate::acp::failure::INTERNAL_ERROR;
 use crate::config::ServerSettings;
@@ -40,17 +42,39 @@ pub async fn run(
     let shutdown = CancellationToken::new();
     let places = Arc::new(Semaphore::new(settings.connections));
     for listener in listeners {
+        let site = match &listener {
+            Listener::Http(socket) => {
+                let server = Arc::clone(&server);
+                let tasks = tasks.clone();
+                Some(Site::new(
+                    server,
+                    socket,
+                    tasks,
+                    stop.clone(),
+                    shutdown.clone(),
+                ))
+            }
+            Listener::Unix(_) | Listener::Tcp(_) => None,
+        };
+        // A client of HTTP that is connected may need another connection to answer.
+        let until = match &site {
+            Some(_) => shutdown.clone(),
+            None => stop.clone(),
+        };
         let accepting = Accepting {
+            site: site.map(|site| {
+                let router = site.router();
+                (site, router)
+            }),
             server: Arc::clone(&server),
             settings: settings.clone(),
             tasks: tasks.clone(),
             places: Arc::clone(&places),
             shutdown: shutdown.clone(),
         };
-        let stop = stop.clone();
         tasks.spawn(async move {
             tokio::select! {
-                () = stop.cancelled() => {}
+                () = until.cancelled() => {}
                 () = accepting.run(&listener) => {}
             }
         });
@@ -79,6 +103,8 @@ struct Accepting {
     tasks: TaskTracker,
     places: Arc<Semaphore>,
     shutdown: CancellationToken,
+    /// What is served to clients that speak HTTP, if they do.
+    site: Option<(Arc<Site>, Router)>,
 }
 
 impl Accepting {
@@ -102,10 +128,17 @@ impl Accepting {
             self.turn_away(accepted);
             return;
         };
+        if let Some((site, router)) = &self.site {
+            let (site, router) = (Arc::clone(site), router.clone());
+            self.tasks
+                .spawn(async move { site.serve(router, accepted, place).await });
+            return;
+        }
         let gate = Gate {
             token: accepted.token,
             patience: Some(self.settings.handshake_timeout),
             peer: accepted.peer.clone(),
+            framing: None,
         };
         let (server, shutdown) = (Arc::clone(&self.server), self.shutdown.clone());
         self.tasks.spawn(async move {
@@ -125,6 +158,12 @@ impl Accepting {
             limit,
             "too many clients are connected"
         );
+        if let Some((site, _)) = &self.site {
+            let site = Arc::clone(site);
+            self.tasks
+                .spawn(async move { site.turn_away(accepted).await });
+            return;
+        }
         let what = format!("all {limit} connections are in use (server.connections)");
         let error = jsonrpsee_types::ErrorObjectOwned::owned(INTERNAL_ERROR, what, None::<()>);
         let line = format!("{}\n", message::error("null", &error));

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
 use crate::acp::{Failure, methods};
+use crate::rpc::Framing;
 use crate::store::{EventPage, EventRow, Store};
 use crate::transcript::Shown;
 
@@ -32,6 +33,52 @@ impl Reading {
         while let Some((_, bytes)) = self.own.pop_front_if(|(behind, _)| *behind < before) {
             self.shown.append(&bytes);
         }
+    }
+}
+
+/// A stretch of a stored transcript, read piece by piece, as lines.
+pub struct Backlog {
+    store: Store,
+    session: String,
+    /// Absent after an error, and at the end.
+    reading: Option<Reading>,
+    is_begun: bool,
+}
+
+impl Backlog {
+    /// What a client is shown of a session's events with numbers above `after`, up
+    /// to `last`.
+    pub fn new(store: Store, session: &str, after: i64, last: i64) -> Backlog {
+        Backlog {
+            store,
+            session: session.to_owned(),
+            reading: Some(Reading {
+                shown: Shown::new(session, Framing::Lines),
+                own: VecDeque::new(),
+                after,
+                until: last,
+            }),
+            is_begun: false,
+        }
+    }
+
+    /// The next messages, a line each, about a mebibyte; `None` at the end.
+    pub async fn next(&mut self) -> Result<Option<Vec<u8>>, Failure> {
+        let Some(mut reading) = self.reading.take() else {
+            return Ok(None);
+        };
+        if !self.is_begun {
+            let (store, session) = (&self.store, &self.session);
+            reading.shown = look_back(store, session, reading.shown, reading.after).await?;
+            self.is_begun = true;
+        }
+        if reading.after >= reading.until {
+            return Ok(None);
+        }
+        reading = read(&self.store, &self.session, reading).await?;
+        let lines = reading.shown.take();
+        self.reading = Some(reading);
+        Ok(Some(lines))
     }
 }
 

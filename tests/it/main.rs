@@ -29,6 +29,7 @@ mod status;
 mod attach_command;
 mod hooks;
 mod logging;
+mod http;
 mod sessions;
 mod comeback;
 mod preamble;

@@ -17,14 +17,16 @@ pub use token::Token;
 pub use unix::UnixSocket;
 
 /// The schemes, for errors.
-const FORMS: &str = "`unix:PATH` or `tcp:HOST:PORT`";
+const FORMS: &str = "`unix:PATH`, `tcp:HOST:PORT` or `http:HOST:PORT`";
 
-/// `unix:PATH` or `tcp:HOST:PORT`.
+/// `unix:PATH`, `tcp:HOST:PORT` or `http:HOST:PORT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
     Unix(PathBuf),
     /// As it is written; the name is looked up when it is bound.
     Tcp(String),
+    /// As [`Address::Tcp`], for HTTP and WebSocket.
+    Http(String),
 }
 
 /// Why acpbox does not listen. The text says what to do.
@@ -50,6 +52,8 @@ pub enum ListenError {
 pub enum Listener {
     Unix(UnixSocket),
     Tcp(TcpSocket),
+    /// What is accepted here speaks HTTP.
+    Http(TcpSocket),
 }
 
 /// One that was let in, or turned away with a reason.
@@ -67,7 +71,7 @@ impl Listener {
     pub async fn accept(&self) -> io::Result<Accepted> {
         match self {
             Listener::Unix(socket) => socket.accept().await,
-            Listener::Tcp(socket) => socket.accept().await,
+            Listener::Tcp(socket) | Listener::Http(socket) => socket.accept().await,
         }
     }
 }
@@ -76,7 +80,8 @@ impl fmt::Display for Listener {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Listener::Unix(socket) => socket.fmt(formatter),
-            Listener::Tcp(socket) => socket.fmt(formatter),
+            Listener::Tcp(socket) => write!(formatter, "tcp:{}", socket.address()),
+            Listener::Http(socket) => write!(formatter, "http:{}", socket.address()),
         }
     }
 }
@@ -95,9 +100,12 @@ impl FromStr for Address {
         match scheme {
             "unix" if rest.is_empty() => Err(wrong("its path is empty")),
             "unix" => Ok(Address::Unix(PathBuf::from(rest))),
-            "tcp" => match rest.rsplit_once(':') {
+            "tcp" | "http" => match rest.rsplit_once(':') {
                 Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
-                    Ok(Address::Tcp(rest.to_owned()))
+                    Ok(match scheme {
+                        "tcp" => Address::Tcp(rest.to_owned()),
+                        _ => Address::Http(rest.to_owned()),
+                    })
                 }
                 Some(("", _)) => Err(wrong("its host is empty")),
                 _ => Err(wrong("its port is no number from 0 to 65535")),
@@ -112,6 +120,7 @@ impl fmt::Display for Address {
         match self {
             Address::Unix(path) => write!(formatter, "unix:{}", path.display()),
             Address::Tcp(address) => write!(formatter, "tcp:{address}"),
+            Address::Http(address) => write!(formatter, "http:{address}"),
         }
     }
 }
@@ -130,6 +139,9 @@ mod tests {
         let tcp = "tcp:[::1]:0".parse::<Address>().unwrap();
         assert_eq!(tcp, Address::Tcp("[::1]:0".into()));
         assert_eq!(tcp.to_string(), "tcp:[::1]:0");
+        let http = "http:localhost:80".parse::<Address>().unwrap();
+        assert_eq!(http, Address::Http("localhost:80".into()));
+        assert_eq!(http.to_string(), "http:localhost:80");
         for (given, why) in [
             ("", "no scheme"),
             ("/run/sock", "no scheme"),
@@ -137,6 +149,7 @@ mod tests {
             ("tcp:localhost", "port is no number"),
             ("tcp:localhost:99999", "port is no number"),
             ("tcp::80", "host is empty"),
+            ("http:localhost", "port is no number"),
             ("ftp:x:1", "scheme is unknown"),
         ] {
             let said = given.parse::<Address>().unwrap_err().to_string();

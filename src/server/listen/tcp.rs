@@ -1,7 +1,6 @@
-//! TCP: for clients that cannot reach a unix socket. Any user of the machine can
+//! TCP, also for HTTP: for clients that cannot reach a unix socket. Any user of the machine can
 //! connect, so every client must know the token.
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -13,6 +12,8 @@ use super::{Accepted, ListenError, Token};
 pub struct TcpSocket {
     listener: TcpListener,
     address: SocketAddr,
+    /// What `address` was called, without the port.
+    name: String,
     token: Token,
 }
 
@@ -25,12 +26,17 @@ impl TcpSocket {
         own_token: &Path,
     ) -> Result<TcpSocket, ListenError> {
         let failed = |source| ListenError::Bind {
-            address: format!("tcp:{address}"),
+            address: address.to_owned(),
             source,
         };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
-        TcpSocket::of(listener, bound, token, own_token)
+        let socket = TcpSocket::of(listener, bound, token, own_token)?;
+        let name = address.rsplit_once(':').map_or(address, |(name, _)| name);
+        Ok(TcpSocket {
+            name: name.to_owned(),
+            ..socket
+        })
     }
 
     /// One that is bound already.
@@ -48,8 +54,22 @@ impl TcpSocket {
         Ok(TcpSocket {
             listener,
             address,
+            name: address.ip().to_string(),
             token,
         })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The host as it was given.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn token(&self) -> &Token {
+        &self.token
     }
 
     pub(super) async fn accept(&self) -> io::Result<Accepted> {
@@ -62,11 +82,5 @@ impl TcpSocket {
             token: Some(self.token.clone()),
             peer: format!("tcp:{peer}"),
         })
-    }
-}
-
-impl fmt::Display for TcpSocket {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "tcp:{}", self.address)
     }
 }

@@ -55,6 +55,21 @@ pub fn sdk(agent: &[&str], env: &BTreeMap<String, String>, cwd: &Path, prompts: 
     serde_json::from_str(&run(command, env)).expect("the client prints one object")
 }
 
+/// The same SDK's client of a server: `transport` is `websocket` or `http`. Allows
+/// everything once. Returns one object: `initialize`, `session`, `turns`, `updates`,
+/// `permissions` as [`sdk`], and `replayed`, the updates that `session/load` brought.
+///
+/// # Panics
+/// When the client fails, with what it said.
+pub fn sdk_remote(transport: &str, url: &str, token: &str, cwd: &Path, prompts: &[&str]) -> Value {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/sdk-remote-client.mjs");
+    let mut command = Command::new(peers::program("node"));
+    command.arg(script).args([transport, url]);
+    command.arg(cwd).args(prompts);
+    let env = BTreeMap::from([("ACPBOX_TOKEN".to_owned(), token.to_owned())]);
+    serde_json::from_str(&run(command, &env)).expect("the client prints one object")
+}
+
 fn run(mut command: Command, env: &BTreeMap<String, String>) -> String {
     let Output {
         status,
