@@ -43,6 +43,7 @@ pub const CANCEL_REQUEST: &str = PROTOCOL_LEVEL_METHOD_NAMES.cancel_request;
 /// Our own notifications and events.
 pub const AGENT_STDERR: &str = "_acpbox/agent/stderr";
 pub const AGENT_EXIT: &str = "_acpbox/agent/exit";
+pub const TURN_START: &str = "_acpbox/turn/start";
 pub const TURN_END: &str = "_acpbox/turn/end";
 pub const PERMISSION_DENIED: &str = "_acpbox/permission/denied";
 pub const PERMISSION_DECIDED: &str = "_acpbox/permission/decided";

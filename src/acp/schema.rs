@@ -172,6 +172,11 @@ const PARTS: &[Part] = &[
         add: schema_of::<AgentExit>,
     },
     Part {
+        name: "turnStart",
+        place: "the params of the event `_acpbox/turn/start`",
+        add: schema_of::<TurnStart>,
+    },
+    Part {
         name: "turnEnd",
         place: "the params of the event `_acpbox/turn/end`",
         add: schema_of::<TurnEnd>,
@@ -210,6 +215,13 @@ const PARTS: &[Part] = &[
 
 const METHODS: &[Method] = &[
     Method {
+        name: "_acpbox/server/info",
+        summary: "Which server this is. Starts nothing.",
+        params: schema_of::<ServerInfoRequest>,
+        result: schema_of::<ServerInfo>,
+        result_name: "ServerInfo",
+    },
+    Method {
         name: "_acpbox/session/events",
         summary: "One page of a session's transcript, whether its VM runs or not. Starts nothing.",
         params: schema_of::<EventsRequest>,
@@ -236,6 +248,13 @@ const METHODS: &[Method] = &[
         params: schema_of::<LogsRequest>,
         result: schema_of::<LogsResponse>,
         result_name: "LogsResponse",
+    },
+    Method {
+        name: "_acpbox/server/status",
+        summary: "What this acpbox process serves, to whom, and how busy it is. Starts nothing.",
+        params: schema_of::<ServerStatusRequest>,
+        result: schema_of::<ServerStatus>,
+        result_name: "ServerStatus",
     },
     Method {
         name: "_acpbox/vm/list",

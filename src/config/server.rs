@@ -27,6 +27,10 @@ pub struct ServerSettings {
     #[serde(deserialize_with = "units::duration")]
     #[schemars(with = "String")]
     pub drain_timeout: Duration,
+    /// How long `acpbox stdio` and `acpbox run` wait for a server that they used to come back.
+    #[serde(deserialize_with = "units::duration")]
+    #[schemars(with = "String")]
+    pub reconnect_timeout: Duration,
     /// Names by which clients of HTTP may call this machine, beside `localhost`
     /// and the address that is listened at.
     pub hosts: Vec<String>,
@@ -51,6 +55,7 @@ impl Default for ServerSettings {
             connections: 1024,
             handshake_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(10),
+            reconnect_timeout: Duration::from_secs(30),
             hosts: Vec::new(),
             origins: Vec::new(),
             keepalive: Duration::from_secs(15),

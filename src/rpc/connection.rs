@@ -96,14 +96,19 @@ pub struct Room {
 }
 
 impl Room {
-    /// Frames and queues the message that the room was made for.
-    pub fn send(self, message: &str) {
-        let mut bytes = Vec::with_capacity(message.len() + 32);
-        self.framing.encode(&[message], &mut bytes);
+    /// Queues messages that are framed already.
+    pub fn send_encoded(self, bytes: Vec<u8>) {
         self.place.send(Chunk {
             bytes: bytes.into(),
             _room: self.bytes,
         });
+    }
+
+    /// Frames and queues the message that the room was made for.
+    pub fn send(self, message: &str) {
+        let mut bytes = Vec::with_capacity(message.len() + 32);
+        self.framing.encode(&[message], &mut bytes);
+        self.send_encoded(bytes);
     }
 }
 
@@ -197,6 +202,27 @@ impl Outbox {
             mpsc::error::TrySendError::Full(_) => Refused::Full,
             mpsc::error::TrySendError::Closed(_) => Refused::Closed,
         })
+    }
+
+    /// Room for messages of so many bytes, if there is some at once.
+    pub fn try_room(&self, bytes: usize) -> Result<Room, Refused> {
+        let refused = || match self.chunks.is_closed() {
+            true => Refused::Closed,
+            false => Refused::Full,
+        };
+        let room = Arc::clone(&self.room).try_acquire_many_owned(weight(bytes));
+        let place = self.chunks.clone().try_reserve_owned();
+        Ok(Room {
+            bytes: room.map_err(|_| refused())?,
+            place: place.map_err(|_| refused())?,
+            framing: self.framing(),
+        })
+    }
+
+    /// What waits to be written to the peer, in bytes; of a larger message than
+    /// the queue holds, as much as it holds.
+    pub fn queued_bytes(&self) -> usize {
+        QUEUED_BYTES.saturating_sub(self.room.available_permits())
     }
 
     /// Ends when nothing more can be sent.

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::connection::Connection;
 use crate::acp::failure::{INVALID_REQUEST, METHOD_NOT_FOUND, REQUEST_CANCELLED};
@@ -15,6 +16,9 @@ use crate::rpc::splice;
 use crate::session::Live;
 use crate::session::create::Refusal;
 use crate::session::sleep::Visit;
+
+/// Longer ids are none of acpbox's, and would make long lines in logs.
+const SESSION_ID_BYTES: usize = 64;
 
 /// What a handler says: a raw result, or that it has answered already.
 pub enum Answer {
@@ -121,6 +125,7 @@ impl Connection {
                 Some(session) => match self.visit(&session) {
                     Some(live) => {
                         live.attach(&self.client);
+                        live.ask_again_soon(&self.client);
                         live.forward_request(&self.client, text, id, method, params)
                             .await;
                     }
@@ -155,13 +160,17 @@ impl Connection {
         }
         let Some(session) = session_of(params) else {
             match self.server.host.registry.all().as_slice() {
-                [live] => live.forward_notification(text, method, params).await,
+                [live] => {
+                    live.forward_notification(&self.client, text, method, params)
+                        .await
+                }
                 _ => tracing::debug!(method, "a notification for no one agent"),
             }
             return;
         };
         if let Some(live) = self.server.host.registry.live(&session) {
-            live.forward_notification(text, method, params).await;
+            live.forward_notification(&self.client, text, method, params)
+                .await;
             return;
         }
         // The session is being started or brought back, or will be by what was sent
@@ -178,7 +187,8 @@ impl Connection {
             match live {
                 Some(live) => {
                     let params = splice::member(&text, "params");
-                    live.forward_notification(&text, &method, params).await;
+                    live.forward_notification(&connection.client, &text, &method, params)
+                        .await;
                 }
                 // Whoever guesses ids leaves nothing behind.
                 None => connection.server.host.registry.sweep(),
@@ -191,7 +201,7 @@ impl Connection {
         let waiting = self.client.pending().take(id);
         match waiting.and_then(|request| Some((request.session.upgrade()?, request))) {
             Some((live, request)) => {
-                live.forward_response(text, id, &request.id, &request.method, is_error)
+                live.answer_question(&self.client, text, id, &request, is_error)
                     .await;
             }
             None => tracing::debug!(id, "a response of the client's that nobody waits for"),
@@ -225,7 +235,7 @@ impl Connection {
         let token = self.begin(request.id());
         let connection = Arc::clone(self);
         let work = handler(Arc::clone(self), Arc::clone(&request));
-        self.tasks.spawn(async move {
+        let task = async move {
             let outcome = tokio::select! {
                 outcome = work => outcome,
                 () = token.cancelled() => {
@@ -245,7 +255,8 @@ impl Connection {
             }
             connection.answer(request.id(), outcome).await;
             drop(room);
-        });
+        };
+        self.tasks.spawn(task.in_current_span());
     }
 
     async fn answer(&self, id: &str, outcome: Result<Answer, Refusal>) {
@@ -312,6 +323,24 @@ impl Connection {
             return Err(Failure::new(Phase::Request, METHOD_NOT_FOUND, what).into());
         };
         Ok(Answer::Forward(Arc::clone(live)))
+    }
+}
+
+/// What logs say of whatever a message leads to: the session that it is about.
+pub(super) fn session_span(body: &Body<'_>) -> tracing::Span {
+    let (method, params) = match body {
+        Body::Request { method, params, .. } | Body::Notification { method, params } => {
+            (method.as_ref(), *params)
+        }
+        Body::Response { .. } => return tracing::Span::none(),
+    };
+    match session_of(params) {
+        Some(id) if id.len() <= SESSION_ID_BYTES => tracing::error_span!("session", id),
+        // Whoever makes the session fills it in.
+        None if method == methods::SESSION_NEW => {
+            tracing::error_span!("session", id = tracing::field::Empty)
+        }
+        _ => tracing::Span::none(),
     }
 }
 

@@ -36,6 +36,7 @@ pub async fn run(
     stop: CancellationToken,
     hurry: CancellationToken,
 ) {
+    server.host.expect_clients();
     let settings = server.host.config.server.clone();
     let tasks = TaskTracker::new();
     let shutdown = CancellationToken::new();
@@ -136,6 +137,7 @@ impl Accepting {
         let gate = Gate {
             token: accepted.token,
             patience: Some(self.settings.handshake_timeout),
+            peer: accepted.peer.clone(),
             framing: None,
         };
         let (server, shutdown) = (Arc::clone(&self.server), self.shutdown.clone());

@@ -119,6 +119,9 @@ impl Connection {
         let Some(row) = row else {
             return Err(Failure::unknown_session(&id).into());
         };
+        if let Some(live) = slot.live() {
+            live.check_control(&self.client)?;
+        }
         if let Some(live) = slot.take() {
             live.close().await;
         }
@@ -157,6 +160,9 @@ impl Connection {
         let slot = host.registry.slot(&id);
         let mut slot = slot.lock().await;
         let mut agent_session = false;
+        if let Some(live) = slot.live() {
+            live.check_control(&self.client)?;
+        }
         if let Some(live) = slot.take() {
             agent_session = live.delete_own().await;
             live.close().await;

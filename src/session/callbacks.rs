@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
-use super::client::{AgentRequest, Client};
+use super::asking::Asked;
+use super::client::Client;
 use super::live::Live;
+use super::permission::Heard;
 use super::roots::Access;
 use super::state::{After, Batch, State, Waiting};
 use crate::acp::Failure;
@@ -33,20 +35,19 @@ impl Live {
                 edits.replace(member.value, public.clone());
             }
         }
-        // A request-scoped elicitation names a request by the id that the agent knows.
+        let mut only = None;
+        // A request-scoped elicitation names a request by the id that the agent knows,
+        // and is for whoever sent that one.
         if method == methods::ELICITATION_CREATE
             && let Some(theirs) = params.and_then(|params| splice::member(params, "requestId"))
-            && let Some(Waiting::Client { id, .. }) = state.pending.get(theirs)
+            && let Some(Waiting::Client { id, client, .. }) = state.pending.get(theirs)
         {
             edits.replace(theirs, id.to_string());
+            only = Some(Arc::clone(client));
         }
         let line = edits.apply();
-        state.record(
-            batch,
-            Direction::Agent,
-            method.to_owned().into(),
-            line.as_str(),
-        );
+        let kind = method.to_owned().into();
+        let seq = state.record(batch, Direction::Agent, kind, line.as_str());
         if let Some(failure) = refused_after_cancel(state, method) {
             match method {
                 methods::REQUEST_PERMISSION | methods::ELICITATION_CREATE => {
@@ -56,9 +57,9 @@ impl Live {
             }
             return;
         }
-        if self.decide(state, batch, id, method, params) {
+        let Heard::Question(consent) = self.decide(state, batch, id, method, params) else {
             return;
-        }
+        };
         if method.starts_with("terminal/") && is_terminal(method) {
             let params = params.unwrap_or("{}");
             let Some(room) = self.terminals.room(method, params.len()) else {
@@ -76,68 +77,17 @@ impl Live {
             });
             return;
         }
-        let asked = match state
-            .clients
-            .iter()
-            .find(|client| !client.gone.is_cancelled())
-            .cloned()
-        {
-            None => Err(None),
-            Some(client) => match self.check_file(&client, method, params) {
-                Ok(()) => Ok(client),
-                Err(failure) => Err(Some(failure)),
-            },
+        let request = Asked {
+            line: &line,
+            id,
+            method,
+            seq,
         };
-        match asked {
-            Ok(client) => self.ask(state, batch, &client, &line, id, method),
-            Err(Some(failure)) => self.refuse_agent(state, batch, id, method, &failure),
-            Err(None) => self.fail_closed(
-                state,
-                batch,
-                id,
-                method,
-                "no client is attached to the session",
-            ),
-        }
-    }
-
-    /// Sends an agent's request on to a client, under an id of the client's connection.
-    fn ask(
-        self: &Arc<Self>,
-        state: &mut State,
-        batch: &mut Batch,
-        client: &Arc<Client>,
-        line: &str,
-        id: &str,
-        method: &str,
-    ) {
-        let request = AgentRequest {
-            session: Arc::downgrade(self),
-            id: id.into(),
-            method: method.into(),
-        };
-        let inserted = client.pending().insert(request);
-        let Ok(number) = inserted else {
-            let reason = "too many requests wait for the client's answers";
-            self.fail_closed(state, batch, id, method, reason);
-            return;
-        };
-        let number = number.to_string();
-        let outward = match message::Message::parse(line.as_bytes(), message::ANY_DEPTH)
-            .map(|parsed| parsed.body)
-        {
-            Ok(message::Body::Request { id, .. }) => {
-                let mut edits = Edits::of(line);
-                edits.replace(id, number);
-                edits.apply()
-            }
-            _ => return,
-        };
-        batch.send(client, &[&outward]);
+        self.ask(state, batch, request, params, only, consent);
     }
 
     /// `fs/*` only where the client offered it, and only within the session's roots.
-    fn check_file(
+    pub(super) fn check_file(
         &self,
         client: &Client,
         method: &str,
@@ -189,7 +139,6 @@ impl Live {
         method: &str,
         reason: &str,
     ) {
-        state.questions.remove(id);
         let params = PermissionDenied {
             session_id: self.id.to_string(),
             method: method.to_owned(),
@@ -218,7 +167,7 @@ impl Live {
         batch.answers.push(line);
     }
 
-    fn refuse_agent(
+    pub(super) fn refuse_agent(
         &self,
         state: &mut State,
         batch: &mut Batch,
@@ -234,89 +183,6 @@ impl Live {
             line.as_str(),
         );
         batch.answers.push(line);
-    }
-
-    /// The agent no longer waits for one of its requests: neither need the client.
-    pub(super) fn withdraw(&self, state: &mut State, batch: &mut Batch, params: Option<&str>) {
-        let Some(theirs) = params.and_then(|params| splice::member(params, "requestId")) else {
-            return;
-        };
-        for client in &state.clients.clone() {
-            let found = client.pending().find(|request| {
-                &*request.id == theirs && request.session.as_ptr() == std::ptr::from_ref(self)
-            });
-            let Some(number) = found else { continue };
-            let line = message::notification(
-                methods::CANCEL_REQUEST,
-                &format!("{{\"requestId\":{number}}}"),
-            );
-            state.record(
-                batch,
-                Direction::Agent,
-                methods::CANCEL_REQUEST.into(),
-                line.as_str(),
-            );
-            batch.send(client, &[&line]);
-        }
-    }
-
-    /// The agent is gone: nothing that it asked needs an answer.
-    pub(super) fn withdraw_all(&self, batch: &mut Batch, client: &Arc<Client>) {
-        loop {
-            let number = {
-                let mut pending = client.pending();
-                let found =
-                    pending.find(|request| request.session.as_ptr() == std::ptr::from_ref(self));
-                let Some(number) = found else { return };
-                pending.remove(number);
-                number
-            };
-            let line = message::notification(
-                methods::CANCEL_REQUEST,
-                &format!("{{\"requestId\":{number}}}"),
-            );
-            batch.send(client, &[&line]);
-        }
-    }
-
-    /// A turn is cancelled: what was asked for it is not granted any more,
-    /// whatever its client answers later.
-    pub(super) fn deny_all(&self, state: &mut State, batch: &mut Batch) {
-        for client in &state.clients.clone() {
-            loop {
-                let request = {
-                    let mut pending = client.pending();
-                    let found = pending.find(|request| {
-                        request.session.as_ptr() == std::ptr::from_ref(self)
-                            && &*request.method == methods::REQUEST_PERMISSION
-                    });
-                    found.and_then(|number| pending.remove(number))
-                };
-                let Some(request) = request else { break };
-                let reason = "the turn was cancelled";
-                self.fail_closed(state, batch, &request.id, &request.method, reason);
-            }
-        }
-    }
-
-    /// A client answers no more: what it was asked fails closed.
-    pub async fn stop_asking(self: &Arc<Self>, client: &Arc<Client>, reason: &str) {
-        loop {
-            let request = {
-                let mut pending = client.pending();
-                let found =
-                    pending.find(|request| request.session.as_ptr() == std::ptr::from_ref(self));
-                found.and_then(|number| pending.remove(number))
-            };
-            let Some(request) = request else { return };
-            let denials = self.note(|state, batch| {
-                self.fail_closed(state, batch, &request.id, &request.method, reason);
-                std::mem::take(&mut batch.answers)
-            });
-            for line in denials.await {
-                self.answer_later(line);
-            }
-        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! A connected client, as sessions see it: a way to send, what it offered, and
 //! the agents' requests that wait for its answer.
 
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use agent_client_protocol_schema::v1::ClientCapabilities;
@@ -8,16 +10,27 @@ use tokio_util::sync::CancellationToken;
 
 use super::live::Live;
 use crate::acp::extension::{ClientOptions, SessionOptions};
-use crate::rpc::{Outbox, Pending};
+use crate::rpc::{Outbox, Pending, message, splice};
 
 /// Requests that may wait for one client's answers at once.
 const PENDING_REQUESTS: usize = 1024;
+
+/// The longest name under which others see a client's prompts.
+const NAME_CHARACTERS: usize = 100;
 
 #[derive(Debug)]
 pub struct Client {
     pub outbox: Outbox,
     /// Ends when the client is gone or told to go.
     pub gone: CancellationToken,
+    /// Ends its connection: it cannot be served any more.
+    pub unfit: CancellationToken,
+    /// Sessions in which it lags behind.
+    lagging: AtomicUsize,
+    /// Lags that it has had.
+    lags: AtomicU64,
+    /// Held by whoever sends it a session's transcript, by the session's id.
+    turnstiles: Mutex<HashMap<Arc<str>, Arc<tokio::sync::Mutex<()>>>>,
     offer: Mutex<Arc<Offer>>,
     pending: Mutex<Pending<AgentRequest>>,
     /// An agent that runs without a session: it asked for authentication.
@@ -52,6 +65,8 @@ pub struct AgentRequest {
     /// The agent's own id for it, raw.
     pub id: Box<str>,
     pub method: Box<str>,
+    /// The number of its event.
+    pub seq: i64,
 }
 
 impl Client {
@@ -59,10 +74,40 @@ impl Client {
         Arc::new(Client {
             outbox,
             gone: CancellationToken::new(),
+            unfit: CancellationToken::new(),
+            lagging: AtomicUsize::new(0),
+            lags: AtomicU64::new(0),
+            turnstiles: Mutex::default(),
             offer: Mutex::default(),
             pending: Mutex::new(Pending::new(PENDING_REQUESTS)),
             parked: Mutex::default(),
         })
+    }
+
+    /// Whether it lags behind in some session, and so has not got all its answers.
+    pub fn is_lagging(&self) -> bool {
+        self.lagging.load(Ordering::Relaxed) > 0
+    }
+
+    pub(super) fn begin_to_lag(&self) {
+        self.lagging.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn end_to_lag(&self) {
+        self.lagging.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn next_lag(&self) -> u64 {
+        self.lags.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// What is held by whoever sends it this session's transcript.
+    pub(super) fn turnstile(&self, session: &Arc<str>) -> Arc<tokio::sync::Mutex<()>> {
+        let turnstiles = self.turnstiles.lock();
+        let mut turnstiles = turnstiles.unwrap_or_else(PoisonError::into_inner);
+        turnstiles.retain(|_, turnstile| Arc::strong_count(turnstile) > 1);
+        let known = turnstiles.entry(Arc::clone(session)).or_default();
+        Arc::clone(known)
     }
 
     pub fn offer(&self) -> Arc<Offer> {
@@ -116,6 +161,15 @@ impl Client {
 }
 
 impl Offer {
+    /// What the client calls itself.
+    pub fn name(&self) -> Option<String> {
+        let info = self.info.as_deref()?;
+        let words = |key| splice::member(info, key).and_then(message::string);
+        let name = words("title").or_else(|| words("name"))?;
+        let name: String = name.chars().take(NAME_CHARACTERS).collect();
+        (!name.is_empty()).then_some(name)
+    }
+
     /// Reads `initialize`'s `clientCapabilities` and `clientInfo`, raw.
     pub fn parse(capabilities: Option<&str>, info: Option<&str>) -> Offer {
         let raw = capabilities

@@ -47,6 +47,7 @@ impl Host {
         let asked = Asked::parse(params)?;
         let plan = self.plan(&asked, None)?;
         let session = Uuid::now_v7().to_string();
+        tracing::Span::current().record("id", session.as_str());
         let slot = self.registry.slot(&session);
         let mut slot = slot.lock().await;
         let row = self.row(&session, &asked, &plan);
@@ -69,7 +70,7 @@ impl Host {
         let unclaimed = Unclaimed::new(Arc::clone(&live));
         live.set_roots(self.roots(&plan, &asked));
         live.set_asked(&asked);
-        live.attach(client);
+        live.attach_as(client, Some(asked.options.role));
         let outcome = self
             .begin(&live, client, &asked, &plan, text, id, params)
             .await;

@@ -6,6 +6,8 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tracing::Instrument as _;
+
 use super::live::Live;
 use super::state::{Batch, State, with_meta};
 use super::terminal::Terminal;
@@ -99,7 +101,8 @@ impl Live {
             };
             embedded.places.insert(id.clone(), place);
             if let Some(terminal) = terminal.filter(|terminal| terminal.begin_to_follow()) {
-                tokio::spawn(Arc::clone(self).follow(id, terminal));
+                let following = Arc::clone(self).follow(id, terminal);
+                tokio::spawn(following.instrument(self.watch.span.clone()));
             }
         }
         Some((content, shown))
@@ -161,7 +164,7 @@ impl Live {
         let line = message::notification(methods::SESSION_UPDATE, &params);
         let kind = methods::update_kind("tool_call_update");
         let seq = state.record(batch, Direction::Acpbox, kind, line.as_str());
-        let line = with_meta(&line, "params", &UpdateMeta { seq });
+        let line = with_meta(&line, "params", &UpdateMeta::of(seq));
         self.show(state, batch, &[&line], line.len());
     }
 

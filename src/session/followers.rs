@@ -1,22 +1,24 @@
 //! Who follows a session, also past the end of its agent: they follow it again
 //! once it is back, and miss nothing.
 
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, PoisonError};
 
 use tokio::time::Instant;
 
 use super::asked::Asked;
+use super::attached::{Attached, Follower};
+use super::catch_up::Behind;
 use super::client::Client;
 use super::ending::Cause;
 use super::live::Live;
-use super::state::{State, Waiting};
-use crate::acp::Failure;
+use super::state::Waiting;
+use crate::acp::extension::Role;
 
 /// What is kept of a session whose agent ended, for when it comes back.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Rest {
     /// The clients that followed it, in their order.
-    followers: Vec<Weak<Client>>,
+    followers: Vec<Follower>,
     /// What it was started with. Values of variables are nowhere else.
     pub(super) asked: Option<Asked>,
     /// The last event that its followers were shown.
@@ -27,9 +29,16 @@ pub(super) struct Rest {
 
 impl Rest {
     /// Those who are still there.
-    pub(super) fn followers(&self) -> impl Iterator<Item = Arc<Client>> {
-        let there = self.followers.iter().filter_map(Weak::upgrade);
-        there.filter(|client| !client.gone.is_cancelled())
+    pub(super) fn followers(&self) -> impl Iterator<Item = (Arc<Client>, Role)> {
+        let followers = self.followers.iter();
+        followers.filter_map(|follower| Some((follower.present()?, follower.role)))
+    }
+
+    /// What a client was to the session, if it followed.
+    pub(super) fn role_of(&self, client: &Arc<Client>) -> Option<Role> {
+        let mut followers = self.followers();
+        let found = followers.find(|(known, _)| Arc::ptr_eq(known, client));
+        found.map(|(_, role)| role)
     }
 
     pub(super) fn is_followed_in(&self, vm: &str) -> bool {
@@ -38,6 +47,10 @@ impl Rest {
 
     pub(super) fn is_followed(&self) -> bool {
         self.followers().next().is_some()
+    }
+
+    pub(super) fn is_asleep(&self) -> bool {
+        self.is_asleep
     }
 
     pub(super) fn is_of_use(&self) -> bool {
@@ -56,22 +69,16 @@ impl Rest {
     }
 }
 
-impl State {
-    /// Whether a client follows that is still there: one may have left while the
-    /// session was brought back for it.
-    pub(super) fn is_attended(&self) -> bool {
-        self.clients.iter().any(|it| !it.gone.is_cancelled())
-    }
-}
-
 impl Live {
-    /// Lets a client follow the session. The first one answers what the agent asks.
+    /// Lets a client follow the session, in the role that it has or else as a controller.
     pub fn attach(&self, client: &Arc<Client>) {
+        self.attach_as(client, None);
+    }
+
+    pub fn attach_as(&self, client: &Arc<Client>, role: Option<Role>) {
         let mut state = self.state();
         state.active = Instant::now();
-        if !state.clients.iter().any(|known| Arc::ptr_eq(known, client)) {
-            state.clients.push(Arc::clone(client));
-        }
+        state.attach(client, role);
         if state.is_stored && !state.is_announced {
             // Whoever brought it back gave up before it was told; this one knows it.
             state.is_announced = true;
@@ -82,7 +89,11 @@ impl Live {
     pub fn detach(&self, client: &Arc<Client>) {
         let mut state = self.state();
         let before = state.clients.len();
-        state.clients.retain(|known| !Arc::ptr_eq(known, client));
+        let clients = &mut state.clients;
+        clients.retain(|known| !Arc::ptr_eq(&known.client, client));
+        let leaving = &mut state.leaving;
+        leaving.retain(|known| !Arc::ptr_eq(&known.client, client));
+        self.readers.notify_waiters();
         if state.clients.len() < before {
             state.active = Instant::now();
         }
@@ -110,7 +121,7 @@ impl Live {
     /// What is kept once the agent has ended; nothing of a session that was closed.
     pub(super) fn rest(&self) -> Option<Rest> {
         let cause = self.cause();
-        if matches!(cause, Some(Cause::Closed)) {
+        if matches!(cause, Some(Cause::Closed | Cause::Stopped)) {
             return None;
         }
         let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
@@ -119,7 +130,7 @@ impl Live {
         Some(Rest {
             // Whoever attached while it ended follows it too.
             followers: (state.followers.iter().cloned())
-                .chain(state.clients.iter().map(Arc::downgrade))
+                .chain(state.clients.iter().map(Attached::follower))
                 .collect(),
             asked,
             seen: state.next_seq - 1,
@@ -128,32 +139,30 @@ impl Live {
         })
     }
 
-    /// Lets those follow again who did before the agent ended, with what they
-    /// have not seen. The order must be held, and what was noted committed.
-    pub(super) async fn welcome(
-        &self,
-        rest: &Rest,
+    /// Lets a client follow, to be sent first what it lacks.
+    pub(super) fn attach_behind(
+        self: &Arc<Self>,
         client: &Arc<Client>,
-        held: &[String],
-    ) -> Result<(), Failure> {
-        for follower in rest.followers() {
-            if !Arc::ptr_eq(&follower, client) {
-                super::replay::replay(&self.store, &self.id, rest.seen, &follower).await?;
-                for line in held {
-                    let _ = follower.outbox.send(line).await;
-                }
-                self.attach(&follower);
-            }
+        role: Option<Role>,
+    ) -> Behind {
+        {
+            let mut state = self.state();
+            state.active = Instant::now();
+            state.attach_behind(client, role);
         }
-        let woke = self.state().woke.take();
-        for line in woke.iter() {
-            let clients = self.state().clients.clone();
-            for client in &clients {
-                if client.offer().options.agent_notifications {
-                    let _ = client.outbox.send(line).await;
-                }
-            }
-        }
-        Ok(())
+        Behind::of(Arc::clone(self), client)
+    }
+
+    /// Lets those follow again who did before the agent ended, but for `except`.
+    pub(super) fn attach_followers(
+        self: &Arc<Self>,
+        rest: &Rest,
+        except: &Arc<Client>,
+    ) -> Vec<Behind> {
+        let followers = rest.followers();
+        let followers = followers.filter(|(known, _)| !Arc::ptr_eq(known, except));
+        followers
+            .map(|(follower, role)| self.attach_behind(&follower, Some(role)))
+            .collect()
     }
 }

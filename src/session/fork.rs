@@ -18,7 +18,7 @@ use super::kept::{Kept, forked_from};
 use super::registry::Lease;
 use super::state::now;
 use super::usage;
-use crate::acp::extension::{ForkedFrom, SessionMeta, Tier};
+use crate::acp::extension::{ForkedFrom, Role, SessionMeta, Tier};
 use crate::acp::methods::{self, response_kind};
 use crate::acp::{Failure, Phase};
 use crate::rpc::message;
@@ -137,7 +137,7 @@ impl Host {
         slot.set(Arc::clone(&back.live));
         drop(slot);
         drop(still);
-        answer(back, client, id, &from).await
+        answer(back, client, asked.options.role, id, &from).await
     }
 
     /// Copies what is left of a fork that was cut short.
@@ -277,6 +277,7 @@ async fn remove(store: Store, fork: String) {
 async fn answer(
     back: Back,
     client: &Arc<Client>,
+    role: Role,
     id: &str,
     from: &ForkedFrom,
 ) -> Result<(), Refusal> {
@@ -309,7 +310,7 @@ async fn answer(
         for held in std::mem::take(&mut state.held) {
             batch.send(client, &[&held]);
         }
-        state.clients.push(Arc::clone(client));
+        state.attach(client, Some(role));
     })
     .await?;
     Ok(())

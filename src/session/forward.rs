@@ -3,10 +3,12 @@
 
 use std::sync::Arc;
 
+use tracing::Instrument as _;
+
 use super::asked::stored_line;
 use super::client::Client;
 use super::live::{Live, too_many_pending};
-use super::state::{QueuedPrompt, State, Turn, Waiting};
+use super::state::{Batch, QueuedPrompt, State, Turn, Waiting};
 use crate::acp::methods;
 use crate::acp::{Failure, Phase};
 use crate::rpc::Room;
@@ -25,6 +27,11 @@ impl Live {
         method: &str,
         params: Option<&str>,
     ) {
+        if let Err(failure) = self.check_control(client) {
+            let line = message::error(id, &failure.to_error_object());
+            let _ = client.outbox.send(&line).await;
+            return;
+        }
         if method == methods::SESSION_PROMPT {
             self.forward_prompt(client, text, id, params).await;
             return;
@@ -65,13 +72,19 @@ impl Live {
     /// Relays a notification. Cancellation also starts the grace period.
     pub async fn forward_notification(
         self: &Arc<Self>,
+        client: &Arc<Client>,
         text: &str,
         method: &str,
         params: Option<&str>,
     ) {
+        if self.check_control(client).is_err() {
+            tracing::debug!(method, "a notification of an observer's");
+            return;
+        }
         let is_cancel = method == methods::SESSION_CANCEL;
         let room = self.room(text.len()).await;
         let mut denials = Vec::new();
+        let mut withdrawn = Vec::new();
         let noted = self
             .note(|state, batch| {
                 if state.ended.is_some() {
@@ -85,7 +98,7 @@ impl Live {
                 if !is_cancel {
                     return None;
                 }
-                self.deny_all(state, batch);
+                withdrawn = self.deny_all(state, batch, client);
                 denials.append(&mut batch.answers);
                 let turn = state.turn.as_mut()?;
                 let is_first = !std::mem::replace(&mut turn.is_cancelled, true);
@@ -95,34 +108,21 @@ impl Live {
         for denial in denials {
             self.answer_later(denial);
         }
+        self.withdraw_soon(withdrawn);
         if is_cancel {
             self.drop_queue().await;
         }
         if let Some(request) = noted {
-            tokio::spawn(Arc::clone(self).enforce_cancel(request));
+            let span = self.watch.span.clone();
+            tokio::spawn(Arc::clone(self).enforce_cancel(request).instrument(span));
         }
-    }
-
-    /// Relays a response to a request of the agent's.
-    pub async fn forward_response(
-        self: &Arc<Self>,
-        text: &str,
-        id: &str,
-        agent_id: &str,
-        method: &str,
-        is_error: bool,
-    ) {
-        let mut edits = Edits::of(text);
-        edits.replace(id, agent_id);
-        self.settle(agent_id, text).await;
-        self.answer_agent(method, &edits.apply(), Direction::Client, is_error)
-            .await;
     }
 
     /// Hands a prompt to the agent.
     pub(super) fn start_turn(
         &self,
         state: &mut State,
+        batch: &mut Batch,
         prompt: QueuedPrompt,
         room: Option<Room>,
     ) -> Result<(), Box<(QueuedPrompt, Failure)>> {
@@ -148,6 +148,7 @@ impl Live {
         match self.send_request(state, waiting, &text, id, params, room) {
             Ok(request) => {
                 let first = state.next_seq;
+                state.tell_start(batch, &prompt);
                 state.turn_row(prompt.seq).first = Some(first);
                 state.first_prompt = None;
                 state.turn = Some(Turn {

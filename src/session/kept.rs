@@ -259,8 +259,7 @@ fn as_stored(row: &SessionRow, stored: &Value) -> Asked {
             env: BTreeMap::new(),
             additional_instructions: text("additionalInstructions"),
             skip_os_instructions: stored.get("skipOsInstructions") == Some(&Value::Bool(true)),
-            after: None,
-            seq: None,
+            ..SessionOptions::default()
         },
     }
 }

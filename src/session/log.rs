@@ -17,7 +17,8 @@ impl Live {
         let time = now();
         let clients = {
             let state = self.state();
-            let clients = state.clients.iter();
+            let clients = state.clients.iter().filter(|known| known.is_live());
+            let clients = clients.map(|attached| &attached.client);
             clients
                 .filter(|client| client.offer().options.agent_notifications)
                 .cloned()
@@ -30,7 +31,13 @@ impl Live {
             };
             let params = serde_json::to_string(&params).unwrap_or_default();
             let line = message::notification(methods::AGENT_STDERR, &params);
+            let is_only_one = self.state().clients.len() == 1;
             for client in clients {
+                if !is_only_one {
+                    // One that lags behind does without: the log has them.
+                    let _ = client.outbox.try_send(&line);
+                    continue;
+                }
                 tokio::select! {
                     biased;
                     _ = client.outbox.send(&line) => {}

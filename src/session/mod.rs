@@ -1,11 +1,13 @@
 //! Sessions: one conversation with one agent in one VM, and its transcript.
 //!
 //! Reading order: [`host`] is what all sessions share, [`vms`] the running VMs,
-//! [`client`] a connected client; [`live`] a session with a running agent,
+//! [`client`] a connected client and [`attached`] the same as one session sees it; [`live`] a session with a running agent,
 //! [`state`] what it remembers, [`followers`] who follows it, [`relay`] the way
 //! from the agent, [`forward`] the way to it ([`prompts`], [`repeat`], [`cancel`]),
 //! [`turns`] how a turn ends, [`callbacks`] what acpbox answers an agent itself
-//! ([`roots`], [`terminal`]) by the [`policy`] for a [`permission`], [`log`] what an agent says besides, [`ending`] how it
+//! ([`roots`], [`terminal`]) and by the [`policy`] for a [`permission`], [`asking`] what it asks
+//! its clients, [`delivery`] how all of it gets to them and [`catch_up`] to those who are slow,
+//! [`log`] what an agent says besides, [`ending`] how it
 //! ends; [`asked`] what a client wants, [`handshake`] how that is put to an agent,
 //! [`start`] how one is started, [`restarts`] how often; [`create`], [`restore`],
 //! [`fork`] and [`replay`] begin a session, [`interrupted`] what was left of it;
@@ -13,13 +15,16 @@
 //! creation, its [`settings`] (from what is [`offered`]) and, where it does not
 //! remember, a [`preamble`]; [`registry`] finds it, [`leases`] and [`locks`] tell who
 //! drives it; [`sleep`] ends what is idle until it is needed; [`index`] lets its
-//! words be found, [`usage`] adds up what it used; [`removal`] deletes it, and
-//! [`retention`] decides when.
+//! words be found, [`usage`] adds up what it used; [`status`] says what it does,
+//! `news` what somebody may wait for, and [`hooks`] runs the user's commands then;
+//! [`removal`] deletes it, and [`retention`] decides when.
 
 pub mod host;
 pub mod vms;
 pub mod client;
+pub mod attached;
 pub mod live;
+mod unclaimed;
 pub mod followers;
 pub mod ending;
 pub mod log;
@@ -34,6 +39,9 @@ pub mod callbacks;
 pub mod policy;
 pub mod permission;
 mod unanswered;
+pub mod asking;
+pub mod delivery;
+mod catch_up;
 pub mod roots;
 pub mod terminal;
 mod embedded;
@@ -57,6 +65,9 @@ pub mod sleep;
 pub mod index;
 pub mod leases;
 pub mod usage;
+pub mod status;
+mod news;
+pub mod hooks;
 pub mod removal;
 pub mod retention;
 

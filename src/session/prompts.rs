@@ -68,7 +68,10 @@ impl Live {
         let room = self.room(sent.text.len()).await;
         let refused = self
             .note(|state, batch| match self.admit(state, batch, &sent, true) {
-                Ok(_) => self.start_next(state, room).err().map(|refused| *refused),
+                Ok(_) => self
+                    .start_next(state, batch, room)
+                    .err()
+                    .map(|refused| *refused),
                 Err(refused) => Some(*refused),
             })
             .await;
@@ -112,12 +115,13 @@ impl Live {
         let refused = match admitted {
             Ok(seq) => {
                 let room = self.room(sent.text.len()).await;
-                self.note(|state, _| {
+                self.note(|state, batch| {
                     let mut queue = state.queue.iter_mut();
                     if let Some(prompt) = queue.find(|prompt| prompt.seq == seq) {
                         prompt.is_committed = true;
                     }
-                    self.start_next(state, room).err().map(|refused| *refused)
+                    let started = self.start_next(state, batch, room);
+                    started.err().map(|refused| *refused)
                 })
                 .await
             }
@@ -182,13 +186,14 @@ impl Live {
     fn start_next(
         &self,
         state: &mut State,
+        batch: &mut Batch,
         room: Option<Room>,
     ) -> Result<(), Box<(QueuedPrompt, Failure)>> {
         if state.turn.is_some() || state.fence.is_some() || state.ended.is_some() {
             return Ok(());
         }
         match state.queue.pop_front_if(|prompt| prompt.is_committed) {
-            Some(prompt) => self.start_turn(state, prompt, room),
+            Some(prompt) => self.start_turn(state, batch, prompt, room),
             None => Ok(()),
         }
     }
@@ -196,10 +201,11 @@ impl Live {
     /// Starts the prompt that waits longest, once no turn runs; answers those
     /// that cannot be sent.
     pub(super) fn next_prompt(&self, state: &mut State, batch: &mut Batch) {
-        while let Err(refused) = self.start_next(state, None) {
+        while let Err(refused) = self.start_next(state, batch, None) {
             let (prompt, failure) = *refused;
             state.refuse_prompt(batch, prompt.seq, &prompt.askers, &failure);
         }
+        state.show_started(batch);
     }
 
     /// Answers a prompt with an error, whether or not that can be stored.

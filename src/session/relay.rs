@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::live::Live;
 use super::repeat::chunk_text;
@@ -69,7 +70,12 @@ impl Live {
                 }
                 () = &mut flush, if is_flush_due => {
                     is_flush_due = false;
-                    if let Err(failure) = self.flush().await {
+                    let is_quiet = self.state().started.is_empty();
+                    let shown = match is_quiet {
+                        true => self.flush().await,
+                        false => self.transact(|_, _| ()).await,
+                    };
+                    if let Err(failure) = shown {
                         self.end_with(failure);
                         break;
                     }
@@ -95,6 +101,7 @@ impl Live {
 
     /// Handles what one read brought. `false` when the agent cannot go on.
     async fn relay(self: &Arc<Self>, frames: &mut Vec<Frame>) -> bool {
+        self.await_a_reader().await;
         let mut batch = Batch::default();
         let relayed = self
             .transact_in(&mut batch, |state, batch| {
@@ -127,10 +134,11 @@ impl Live {
                     params,
                 } => {
                     let live = Arc::clone(self);
-                    tokio::spawn(async move {
+                    let serving = async move {
                         live.serve_terminal(&id, &method, &params).await;
                         drop(room);
-                    });
+                    };
+                    tokio::spawn(serving.instrument(self.watch.span.clone()));
                 }
                 After::Noise(text) => self.log("stdout", vec![text]).await,
                 After::Kill(failure) => {
@@ -248,7 +256,7 @@ impl Live {
                 let shown = super::state::with_meta(
                     &line,
                     "params",
-                    &crate::acp::extension::UpdateMeta { seq },
+                    &crate::acp::extension::UpdateMeta::of(seq),
                 );
                 self.show(state, batch, &[&shown], shown.len());
             }
@@ -302,8 +310,8 @@ impl Live {
             state.held.push(parts.concat());
             return;
         }
-        for client in &state.clients {
-            batch.send(client, parts);
+        for attached in state.clients.iter().filter(|known| known.is_live()) {
+            batch.show(&attached.client, parts);
         }
     }
 }

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 
 use super::asked::Asked;
+use super::attached::may_control;
+use super::catch_up::Behind;
 use super::client::Client;
 use super::comeback::{Back, Comeback, Way};
 use super::create::Refusal;
@@ -14,7 +16,7 @@ use super::kept::forked_from;
 use super::live::Live;
 use super::sleep::SLEEPING;
 use super::usage;
-use crate::acp::extension::{Restored, SessionMeta, Tier};
+use crate::acp::extension::{Restored, Role, SessionMeta, Tier};
 use crate::acp::methods;
 use crate::acp::{Failure, Phase};
 use crate::rpc::{message, splice};
@@ -55,9 +57,11 @@ impl Host {
             }
         };
         let forked_from = forked_from(&back.live.state().row);
+        let role = asked.options.role;
         let after = with_replay.then(|| asked.options.after.unwrap_or(0));
-        back.live
-            .attach_and_answer(client, &back.rest, after, |last_seq| {
+        let behind = back
+            .live
+            .attach_and_answer(client, role, &back.rest, after, |last_seq| {
                 let meta = SessionMeta {
                     agent: back.live.agent_name.clone(),
                     vm: back.live.vm_name.clone(),
@@ -72,6 +76,10 @@ impl Host {
             })
             .await?;
         back.live.adopt(self.restarts.take_left(&session));
+        // One that reads slowly keeps nobody else from the session.
+        drop(slot);
+        behind.run().await?;
+        back.live.ask_again(client).await?;
         Ok(())
     }
 
@@ -89,6 +97,7 @@ impl Host {
             return Ok(live);
         }
         let rest = slot.settle().await;
+        rest.role_of(client).map_or(Ok(()), may_control)?;
         self.restarts.check(session)?;
         let asked = rest.asked.as_ref();
         let back = match self.restore(session, client, asked, None).await {
@@ -164,56 +173,101 @@ impl Host {
 }
 
 impl Live {
-    /// Sends a client what it has not seen (all above `after`), then the answer,
-    /// then whatever comes: nothing is missing and nothing comes twice.
+    /// Lets a client follow: it gets what it has not seen (all above `after`), then
+    /// the answer, then whatever comes, once what is returned runs. Nothing is
+    /// missing and nothing comes twice.
     pub(super) async fn attach_and_answer(
-        &self,
+        self: &Arc<Self>,
         client: &Arc<Client>,
+        role: Role,
         rest: &Rest,
         after: Option<i64>,
         answer: impl FnOnce(i64) -> String,
-    ) -> Result<(), Failure> {
+    ) -> Result<Behind, Failure> {
         let _order = self.order().await;
-        // What the client sent before this is to be replayed too.
-        self.flush().await?;
-        if let Some(after) = after {
-            super::replay::replay(&self.store, &self.id, after, client).await?;
-            // The updates that were held are in the transcript.
-            self.state().held.retain(|line| !is_update(line));
+        if role == Role::Observer {
+            self.stop_asking(client, "the client became an observer")
+                .await;
         }
+        let behind = self.attach_behind(client, Some(role));
+        let followers = self.attach_followers(rest, client);
+        // What clients sent before this is to be replayed too.
+        self.flush().await?;
         let last_seq = self.store.last_seq(&self.id).await?;
-        let _ = client.outbox.send(&answer(last_seq)).await;
-        self.show_held(client, rest).await
+        let mut held = self.take_held();
+        if after.is_some() {
+            // The updates that were held are in the transcript.
+            held.retain(|line| !is_update(line));
+        }
+        let mut lines = vec![answer(last_seq)];
+        lines.append(&mut held.clone());
+        let woke = self.state().woke.take();
+        lines.extend(woke.clone().filter(|_| wants_notices(client)));
+        let cursor = after.map_or(last_seq, |after| after.min(last_seq));
+        behind.set_out(cursor, last_seq, &lines);
+        self.show_followers(followers, rest, held, woke, last_seq);
+        Ok(behind)
     }
 
     /// Attaches the client that had a session brought back by using it.
-    async fn attach_and_show(&self, client: &Arc<Client>, rest: &Rest) -> Result<(), Failure> {
+    async fn attach_and_show(
+        self: &Arc<Self>,
+        client: &Arc<Client>,
+        rest: &Rest,
+    ) -> Result<(), Failure> {
         let _order = self.order().await;
+        let role = rest.role_of(client);
+        let behind = self.attach_behind(client, role);
+        let followers = self.attach_followers(rest, client);
         self.flush().await?;
-        if rest.followers().any(|known| Arc::ptr_eq(&known, client)) {
-            // Another process may have driven the session meanwhile.
-            super::replay::replay(&self.store, &self.id, rest.seen, client).await?;
-            self.state().held.retain(|line| !is_update(line));
-        }
-        self.show_held(client, rest).await
+        let last_seq = self.store.last_seq(&self.id).await?;
+        let mut held = self.take_held();
+        // Another process may have driven the session meanwhile.
+        let cursor = match role {
+            Some(_) => {
+                held.retain(|line| !is_update(line));
+                rest.seen.min(last_seq)
+            }
+            None => last_seq,
+        };
+        let woke = self.state().woke.take();
+        let mut lines = held.clone();
+        lines.extend(woke.clone().filter(|_| wants_notices(client)));
+        behind.set_out(cursor, last_seq, &lines);
+        behind.run_aside();
+        self.show_followers(followers, rest, held, woke, last_seq);
+        Ok(())
     }
 
-    /// Attaches a client, and those who followed before, and sends what came
-    /// while nobody was there. The order must be held.
-    async fn show_held(&self, client: &Arc<Client>, rest: &Rest) -> Result<(), Failure> {
-        let mut held = {
-            let mut state = self.state();
-            state.is_announced = true;
-            state.held_bytes = 0;
-            std::mem::take(&mut state.held)
-        };
-        self.attach(client);
-        for line in &held {
-            let _ = client.outbox.send(line).await;
-        }
-        held.retain(|line| !is_update(line));
-        self.welcome(rest, client, &held).await
+    /// What came while nobody was there; from now on clients are.
+    fn take_held(&self) -> Vec<String> {
+        let mut state = self.state();
+        state.is_announced = true;
+        state.held_bytes = 0;
+        std::mem::take(&mut state.held)
     }
+
+    /// Sends those who followed before what they have not seen.
+    fn show_followers(
+        &self,
+        followers: Vec<Behind>,
+        rest: &Rest,
+        mut held: Vec<String>,
+        woke: Option<String>,
+        last_seq: i64,
+    ) {
+        held.retain(|line| !is_update(line));
+        for behind in followers {
+            let mut lines = held.clone();
+            lines.extend(woke.clone().filter(|_| wants_notices(behind.client())));
+            behind.set_out(rest.seen.min(last_seq), last_seq, &lines);
+            behind.run_aside();
+        }
+    }
+}
+
+fn wants_notices(client: &Client) -> bool {
+    client.offer().options.agent_notifications
 }
 
 fn is_update(line: &str) -> bool {

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::client::Client;
 use super::ending::Cause;
 use super::host::Host;
 use super::live::Live;
@@ -77,12 +76,7 @@ impl Live {
     }
 
     fn is_idle(&self, state: &State) -> bool {
-        let asks = |client: &Arc<Client>| {
-            let pending = client.pending();
-            let is_ours = pending.find(|it| it.session.as_ptr() == std::ptr::from_ref(self));
-            is_ours.is_some()
-        };
-        !state.is_waited_for() && !state.clients.iter().any(asks) && !self.terminals.is_running()
+        !state.is_waited_for() && state.questions.is_empty() && !self.terminals.is_running()
     }
 
     /// Since when nothing goes on; `None` while a turn runs, somebody waits for an

@@ -8,9 +8,9 @@ use super::asked::Asked;
 use super::client::Offer;
 use super::ending::Cause;
 use super::handshake::initialize_params;
+use super::hooks::Watch;
 use super::host::{Bounds, Host};
 use super::live::{Live, Parts, Unclaimed};
-use super::permission::Questions;
 use super::policy::ToolCalls;
 use super::registry::Lease;
 use super::roots::Roots;
@@ -170,12 +170,15 @@ impl Host {
             is_swallowing: false,
             pending: Pending::new(bounds.pending_requests),
             clients: Vec::new(),
+            leaving: Vec::new(),
+            questions: Vec::new(),
             turn: None,
             fence: None,
             queue: VecDeque::new(),
-            questions: Questions::default(),
             tool_calls: ToolCalls::default(),
             turn_rows: Vec::new(),
+            started: Vec::new(),
+            shown: next_seq - 1,
             first_prompt: delivery.first_prompt,
             ended: None,
             active: tokio::time::Instant::now(),
@@ -185,7 +188,8 @@ impl Host {
             woke: None,
             row,
         };
-        let live = Arc::new(Live::new(Parts {
+        let watch = Watch::new(&state.session, self.hooks.clone());
+        let live = Live::new(Parts {
             state,
             agent: process,
             vm: running.vm,
@@ -197,7 +201,9 @@ impl Host {
             lease,
             usage: running.usage,
             restarts: Arc::clone(&self.restarts),
-        }));
+            is_served: self.is_served(),
+            watch,
+        });
         tokio::spawn(self.drive(&live, output));
         if self.restarts.may_start().is_err() {
             // acpbox began to end while it was started, and does not know it.

@@ -2,13 +2,15 @@
 //! it has: rows to commit, then bytes to send, then the rest.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 
+use super::asking::Question;
+use super::attached::{Attached, Follower};
 use super::client::Client;
-use super::permission::Questions;
+use super::delivery::{Outgoing, Started};
 use super::policy::ToolCalls;
 use super::registry::KnownIds;
 use crate::acp::Failure;
@@ -49,16 +51,22 @@ pub struct State {
     pub is_swallowing: bool,
     /// Requests sent to the agent.
     pub pending: Pending<Waiting>,
-    /// Those who follow the session; the first answers what the agent asks.
-    pub clients: Vec<Arc<Client>>,
+    /// Those who follow the session.
+    pub clients: Vec<Attached>,
+    /// Those who followed to the agent's end and lack some of it.
+    pub leaving: Vec<Attached>,
+    /// What the agent asked of them, oldest first.
+    pub questions: Vec<Question>,
     pub turn: Option<Turn>,
     /// The agent's prompt whose turn acpbox ended, until the agent answers it:
     /// what comes from it meanwhile is shown to nobody, and no turn begins.
     pub fence: Option<u64>,
     pub queue: VecDeque<QueuedPrompt>,
-    /// What the agent asks and a person is to answer.
-    pub questions: Questions,
     pub tool_calls: ToolCalls,
+    /// Prompts whose turns began, to be shown with what is sent next.
+    pub started: Vec<Started>,
+    /// The last event that has been shown to all who keep up.
+    pub shown: i64,
     /// What is new of turns, to be committed with the events.
     pub turn_rows: Vec<TurnRow>,
     /// Text to put in front of the first prompt, for agents that take instructions no other way.
@@ -73,7 +81,7 @@ pub struct State {
     pub is_leaving: bool,
     /// Those who followed the session to the agent's end, and follow it again
     /// once it is back.
-    pub followers: Vec<Weak<Client>>,
+    pub followers: Vec<Follower>,
     /// The line that tells clients of a sleeping session's return, until they are there.
     pub woke: Option<String>,
 }
@@ -149,7 +157,9 @@ pub struct Batch {
     pub events: Vec<EventRow>,
     /// Whether the rows must be on disk, not only committed.
     pub durable: bool,
-    pub sends: Vec<(Arc<Client>, Vec<u8>)>,
+    pub sends: Vec<Outgoing>,
+    /// The number of the last event before what is sent now.
+    pub through: i64,
     /// The requests, by their client's raw id, whose answers are among `sends`.
     pub answered: Vec<(Arc<Client>, Box<str>)>,
     /// Lines for the agent.
@@ -178,25 +188,6 @@ pub enum After {
     Noise(String),
 }
 
-impl Batch {
-    /// Queues one message for a client, in pieces.
-    pub fn send(&mut self, client: &Arc<Client>, parts: &[&str]) {
-        let framing = client.outbox.framing();
-        let at = match self
-            .sends
-            .iter()
-            .rposition(|(to, _)| Arc::ptr_eq(to, client))
-        {
-            Some(at) => at,
-            None => {
-                self.sends.push((Arc::clone(client), Vec::new()));
-                self.sends.len() - 1
-            }
-        };
-        framing.encode(parts, &mut self.sends[at].1);
-    }
-}
-
 impl State {
     /// Gives the next number to an event and has it written. Once the agent is
     /// gone, nothing is: the transcript may be another's to write by now.
@@ -213,6 +204,7 @@ impl State {
         }
         self.next_seq += 1;
         self.active = Instant::now();
+        batch.through = seq;
         let raw = raw.into();
         super::usage::count(&mut self.row.usage, seq, &kind, &raw);
         batch.events.push(EventRow {

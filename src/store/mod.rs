@@ -21,6 +21,7 @@ mod readers;
 mod sessions;
 mod events;
 mod turns;
+mod written;
 mod logs;
 mod vms;
 mod paths;
@@ -43,6 +44,7 @@ pub use rows::{
     SessionRow, TurnRow, UnindexedSession, VmRow,
 };
 pub use search::{QueryError, SearchQuery, SnippetPart, TITLE};
+pub use written::Written;
 
 use database::Database;
 use error::Fault;
@@ -477,6 +479,7 @@ impl Permit<'_> {
         turns: Vec<TurnRow>,
         durable: bool,
     ) -> BoxFuture<'static, Result<(), StoreError>> {
+        self.shared.counter.count(&events, &turns);
         if !durable && self.shared.append_at_once(&events, &turns) {
             return Box::pin(std::future::ready(Ok(())));
         }

@@ -4,9 +4,28 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::Store;
 use super::database::Database;
-use super::error::Fault;
+use super::error::{Fault, StoreError};
+use super::events;
 use super::rows::TurnRow;
+use super::sessions;
+
+impl Store {
+    /// The prompts, by their events' numbers, whose turn begins with an event of
+    /// this kind and a number above `after`, and those that still wait.
+    pub async fn prompts_begun_by(
+        &self,
+        session: &str,
+        after: i64,
+        kind: &'static str,
+    ) -> Result<Vec<i64>, StoreError> {
+        let session = session.to_owned();
+        self.readers
+            .read(move |connection| begun_by(connection, &session, after, kind))
+            .await
+    }
+}
 
 /// Adds what is new of each turn. What is known stays: a turn ends once.
 pub(super) fn upsert(database: &mut Database, turns: &[TurnRow]) -> Result<(), Fault> {
@@ -47,6 +66,30 @@ pub(super) fn open(connection: &Connection, session: &str) -> Result<Vec<TurnRow
     let session_id = session.into();
     let turns = statement.query_map([session], |row| read(row, &session_id))?;
     Ok(turns.collect::<rusqlite::Result<_>>()?)
+}
+
+/// The prompts whose turn begins with an event of that kind behind `after`, and
+/// those that have neither begun nor ended.
+fn begun_by(
+    connection: &Connection,
+    session: &str,
+    after: i64,
+    kind: &str,
+) -> Result<Vec<i64>, Fault> {
+    let Some(key) = sessions::key(connection, session)? else {
+        return Ok(Vec::new());
+    };
+    let mut statement = connection.prepare_cached(
+        "SELECT prompt FROM turns
+         WHERE session = ?1
+           AND ((first IS NULL AND last IS NULL) OR (first > ?2 AND EXISTS (
+                SELECT 1 FROM events WHERE id = ?4 + first AND events.kind = ?3)))
+         ORDER BY prompt",
+    )?;
+    let prompts = statement.query_map(params![key, after, kind, events::id(key, 0)], |row| {
+        row.get(0)
+    })?;
+    Ok(prompts.collect::<rusqlite::Result<_>>()?)
 }
 
 /// The turns as they were when the event of this number was the last, without

@@ -31,5 +31,5 @@ pub use html::{CONTENT_SECURITY_POLICY, Fragment, HtmlRenderer, Page, STYLE};
 pub use markdown::{MarkdownRenderer, markdown};
 pub use preamble::{PREAMBLE_KINDS, Preamble, preamble, preamble_weight};
 pub use printable::{printable, printable_line};
-pub use shown::Shown;
+pub use shown::{Shown, prompt_lines};
 pub use terminal::{TerminalOptions, TerminalRenderer, terminal};

@@ -46,6 +46,10 @@ pub(super) fn of_call(method: &str, params: &Value) -> Option<Item> {
             url => format!("the agent asked: {} ({url})", line(params, "message")),
         },
         "$/cancel_request" => "a request was withdrawn".to_owned(),
+        "_acpbox/turn/start" => match line(params, "from") {
+            from if from.is_empty() => return None,
+            from => format!("the turn of a prompt from {from} began"),
+        },
         "_acpbox/turn/end" => {
             return Some(problem(
                 params,

@@ -1,12 +1,12 @@
 //! The messages that a client is shown of stored events, in a replay.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::meta::with_meta;
-use crate::acp::extension::UpdateMeta;
+use crate::acp::extension::{TurnStart, UpdateMeta};
 use crate::acp::methods;
 use crate::rpc::codec::Framing;
 use crate::rpc::{message, splice};
@@ -35,6 +35,14 @@ pub struct Shown {
     open_tools: BTreeSet<String>,
     /// The texts of the turn's prompt.
     prompt: Vec<String>,
+    /// Prompts that are shown where their turn begins, by their numbers.
+    later: BTreeSet<i64>,
+    /// Those of them that came and wait for their turn.
+    waiting: BTreeMap<i64, Box<str>>,
+    /// Starts of turns whose prompts are the client's own.
+    own: Vec<i64>,
+    /// Whether what is shown is what was shown when it happened.
+    is_live: bool,
 }
 
 impl Shown {
@@ -45,7 +53,41 @@ impl Shown {
             encoded: Vec::new(),
             open_tools: BTreeSet::new(),
             prompt: Vec::new(),
+            later: BTreeSet::new(),
+            waiting: BTreeMap::new(),
+            own: Vec::new(),
+            is_live: false,
         }
+    }
+
+    /// For a client that was there and lags behind: what it would have been sent,
+    /// but for its own prompts, whose turns began at the events `own`.
+    pub fn live(session: &str, framing: Framing, own: Vec<i64>) -> Shown {
+        Shown {
+            own,
+            is_live: true,
+            ..Shown::new(session, framing)
+        }
+    }
+
+    /// Names the prompts that are shown where their turn begins.
+    pub fn show_later(&mut self, prompts: impl IntoIterator<Item = i64>) {
+        self.later = prompts.into_iter().collect();
+    }
+
+    /// Whether a prompt's event has been fed that is to be shown later.
+    pub fn knows_prompt(&self, seq: i64) -> bool {
+        self.waiting.contains_key(&seq)
+    }
+
+    /// Adds framed messages that are none of the transcript's.
+    pub fn append(&mut self, encoded: &[u8]) {
+        self.encoded.extend_from_slice(encoded);
+    }
+
+    /// How much has come together since the last [`Shown::take`], in bytes.
+    pub fn bytes(&self) -> usize {
+        self.encoded.len()
     }
 
     /// Takes an event that the client has seen already.
@@ -61,10 +103,22 @@ impl Shown {
             return;
         }
         match event.direction {
-            Direction::Client if event.kind == methods::SESSION_PROMPT => self.prompt(event),
+            Direction::Client if event.kind == methods::SESSION_PROMPT => {
+                if self.later.contains(&event.seq) {
+                    self.waiting.insert(event.seq, event.raw.into());
+                } else if !self.is_live {
+                    self.prompt(event.raw, &UpdateMeta::of(event.seq));
+                }
+            }
             Direction::Client => {}
+            Direction::Acpbox if event.kind == methods::TURN_START => self.turn_start(event),
             Direction::Agent | Direction::Acpbox => {
-                if !self.update(event) && ends_tools(event) {
+                if self.update(event) {
+                    return;
+                }
+                if self.is_live {
+                    self.other(event);
+                } else if ends_tools(event) {
                     self.fail_open_tools(event.seq);
                 }
             }
@@ -111,11 +165,12 @@ impl Shown {
             .and_then(|params| splice::member(params, "update"))
             .unwrap_or("{}");
         match event.kind {
+            _ if self.is_live => {}
             "tool_call" | "tool_call_update" => self.tool(update),
             "user_message_chunk" if self.is_echo(update) => return true,
             _ => {}
         }
-        let shown = with_meta(event.raw, "params", &UpdateMeta { seq: event.seq });
+        let shown = with_meta(event.raw, "params", &UpdateMeta::of(event.seq));
         self.framing.encode(&[&shown], &mut self.encoded);
         true
     }
@@ -142,7 +197,7 @@ impl Shown {
     fn fail_open_tools(&mut self, seq: i64) {
         for id in std::mem::take(&mut self.open_tools) {
             let params = serde_json::json!({
-                "_meta": {"acpbox": UpdateMeta { seq }},
+                "_meta": {"acpbox": UpdateMeta::of(seq)},
                 "sessionId": self.session,
                 "update": {
                     "sessionUpdate": "tool_call_update",
@@ -155,25 +210,44 @@ impl Shown {
         }
     }
 
-    fn prompt(&mut self, event: EventRef<'_>) {
-        let prompt = splice::member(event.raw, "params")
-            .and_then(|params| splice::member(params, "prompt"))
-            .unwrap_or("[]");
-        let blocks: Vec<&RawValue> = serde_json::from_str(prompt).unwrap_or_default();
+    /// A notification of the agent's that is no update goes by as it came.
+    fn other(&mut self, event: EventRef<'_>) {
+        if event.direction != Direction::Agent || event.kind == methods::CANCEL_REQUEST {
+            return;
+        }
+        let members = splice::members(event.raw).unwrap_or_default();
+        let has = |key| splice::value(&members, key).is_some();
+        if has("method") && !has("id") {
+            self.framing.encode(&[event.raw], &mut self.encoded);
+        }
+    }
+
+    fn turn_start(&mut self, event: EventRef<'_>) {
+        let start = splice::member(event.raw, "params");
+        let start: Option<TurnStart> = start.and_then(|raw| serde_json::from_str(raw).ok());
+        let Some(start) = start else { return };
+        let Some(prompt) = self.waiting.remove(&start.prompt_seq) else {
+            return;
+        };
+        if !self.own.contains(&event.seq) {
+            let meta = UpdateMeta {
+                seq: event.seq,
+                from: start.from,
+            };
+            self.prompt(&prompt, &meta);
+        }
+    }
+
+    fn prompt(&mut self, raw: &str, meta: &UpdateMeta) {
         self.prompt.clear();
-        for block in blocks {
-            let block = block.get();
-            if event.raw.len() <= ECHO_BYTES
-                && let Some(text) = splice::member(block, "text").and_then(message::string)
+        for block in blocks(raw) {
+            if raw.len() <= ECHO_BYTES
+                && let Some(text) = splice::member(block.get(), "text").and_then(message::string)
             {
                 self.prompt.push(text.into_owned());
             }
-            let params = format!(
-                r#"{{"_meta":{{"acpbox":{{"seq":{}}}}},"sessionId":{},"update":{{"sessionUpdate":"user_message_chunk","content":{block}}}}}"#,
-                event.seq,
-                Value::from(self.session.as_str()),
-            );
-            let line = message::notification(methods::SESSION_UPDATE, &params);
+        }
+        for line in prompt_lines(&self.session, raw, meta) {
             self.framing.encode(&[&line], &mut self.encoded);
         }
     }
@@ -189,6 +263,27 @@ impl Shown {
             true
         })
     }
+}
+
+/// The updates by which a prompt, raw, is shown to those who did not send it.
+pub fn prompt_lines(session: &str, raw: &str, meta: &UpdateMeta) -> Vec<String> {
+    let meta = serde_json::to_string(meta).unwrap_or_else(|_| "{}".into());
+    let session = Value::from(session);
+    let line = |block: &RawValue| {
+        let params = format!(
+            r#"{{"_meta":{{"acpbox":{meta}}},"sessionId":{session},"update":{{"sessionUpdate":"user_message_chunk","content":{}}}}}"#,
+            block.get(),
+        );
+        message::notification(methods::SESSION_UPDATE, &params)
+    };
+    blocks(raw).into_iter().map(line).collect()
+}
+
+fn blocks(raw: &str) -> Vec<&RawValue> {
+    let prompt = splice::member(raw, "params")
+        .and_then(|params| splice::member(params, "prompt"))
+        .unwrap_or("[]");
+    serde_json::from_str(prompt).unwrap_or_default()
 }
 
 /// What follows [`PLAIN`] in an update without `_meta`, if that can be told

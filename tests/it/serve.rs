@@ -18,13 +18,13 @@ use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
 mod lost;
 
 /// A running `acpbox serve`; killed when it is dropped.
-pub struct Server {
-    child: Child,
+pub(crate) struct Server {
+    pub(crate) child: Child,
     errors: BufReader<std::process::ChildStderr>,
 }
 
 impl Server {
-    pub fn start(setup: &Setup, arguments: &[&str]) -> Server {
+    pub(crate) fn start(setup: &Setup, arguments: &[&str]) -> Server {
         Server::of(command(setup, arguments))
     }
 
@@ -39,7 +39,7 @@ impl Server {
     }
 
     /// The next address that it says it serves at.
-    pub fn address(&mut self) -> String {
+    pub(crate) fn address(&mut self) -> String {
         let mut said = String::new();
         loop {
             let mut line = String::new();
@@ -52,6 +52,10 @@ impl Server {
             }
             said.push_str(&line);
         }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn signal(&self, signal: i32) {
@@ -94,26 +98,26 @@ pub fn command(setup: &Setup, arguments: &[&str]) -> Command {
     command
 }
 
-fn socket(setup: &Setup) -> PathBuf {
+pub(crate) fn socket(setup: &Setup) -> PathBuf {
     setup.path().join("run/acpbox/acpbox.sock")
 }
 
 /// A client at the other end of a socket.
-struct Peer {
+pub struct Peer {
     reader: BufReader<Box<dyn Read>>,
-    writer: Box<dyn Write>,
+    pub writer: Box<dyn Write>,
     next: u64,
     updates: Vec<Value>,
 }
 
 impl Peer {
-    fn unix(path: &Path) -> Peer {
+    pub fn unix(path: &Path) -> Peer {
         let stream = UnixStream::connect(path).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Peer::new(stream.try_clone().unwrap(), stream)
     }
 
-    fn tcp(address: &str) -> Peer {
+    pub fn tcp(address: &str) -> Peer {
         let stream = TcpStream::connect(address.strip_prefix("tcp:").unwrap()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Peer::new(stream.try_clone().unwrap(), stream)
@@ -128,17 +132,17 @@ impl Peer {
         }
     }
 
-    fn initialize(mut self, meta: Value) -> Peer {
+    pub fn initialize(mut self, meta: Value) -> Peer {
         self.try_initialize(meta).unwrap();
         self
     }
 
-    fn try_initialize(&mut self, meta: Value) -> Result<Value, Value> {
+    pub fn try_initialize(&mut self, meta: Value) -> Result<Value, Value> {
         let params = json!({"protocolVersion": 1, "clientCapabilities": {}, "_meta": meta});
         self.call("initialize", params)
     }
 
-    fn send(&mut self, method: &str, params: Value) -> u64 {
+    pub fn send(&mut self, method: &str, params: Value) -> u64 {
         self.next += 1;
         let message =
             json!({"jsonrpc": "2.0", "id": self.next, "method": method, "params": params});
@@ -146,12 +150,12 @@ impl Peer {
         self.next
     }
 
-    fn call(&mut self, method: &str, params: Value) -> Result<Value, Value> {
+    pub fn call(&mut self, method: &str, params: Value) -> Result<Value, Value> {
         let id = self.send(method, params);
         self.answer(id)
     }
 
-    fn answer(&mut self, id: u64) -> Result<Value, Value> {
+    pub fn answer(&mut self, id: u64) -> Result<Value, Value> {
         loop {
             let message = self.receive().expect("the server closed the connection");
             if message["id"] == id {
@@ -165,25 +169,25 @@ impl Peer {
     }
 
     /// `None` at the end of the connection.
-    fn receive(&mut self) -> Option<Value> {
+    pub fn receive(&mut self) -> Option<Value> {
         let mut line = String::new();
         let count = self.reader.read_line(&mut line).unwrap();
         (count > 0).then(|| value(&line))
     }
 
-    fn new_session(&mut self, setup: &Setup) -> String {
+    pub fn new_session(&mut self, setup: &Setup) -> String {
         let params = json!({"cwd": setup.workspace(), "mcpServers": []});
         let result = self.call("session/new", params).unwrap();
         result["sessionId"].as_str().unwrap().to_owned()
     }
 
-    fn load(&mut self, setup: &Setup, session: &str) -> Value {
+    pub fn load(&mut self, setup: &Setup, session: &str) -> Value {
         let params = json!({"sessionId": session, "cwd": setup.workspace(), "mcpServers": []});
         self.call("session/load", params).unwrap()
     }
 
     /// The texts of the updates since the last call.
-    fn texts(&mut self) -> Vec<String> {
+    pub fn texts(&mut self) -> Vec<String> {
         let updates = std::mem::take(&mut self.updates);
         let text = |update: &Value| {
             update["params"]["update"]["content"]["text"]
@@ -232,6 +236,7 @@ fn a_session_outlives_its_client_and_the_next_one_finds_it_live() {
         .call("session/prompt", prompt(&session, "u2"))
         .unwrap();
     assert_eq!(second.texts(), ["a2"]);
+    assert!(third.receive().unwrap().to_string().contains("u2"));
     let update = third.receive().unwrap();
     assert_eq!(update["params"]["update"]["content"]["text"], "a2");
 
@@ -424,7 +429,8 @@ fn a_stop_lets_turns_end_and_a_second_one_does_not() {
             assert_eq!(result["stopReason"], "end_turn");
         } else {
             let error = peer.answer(id).unwrap_err();
-            assert_eq!(error["message"], "the session was closed", "{error}");
+            let why = "acpbox was stopped or restarted, and the turn ended with it";
+            assert_eq!(error["message"], why, "{error}");
         }
         // No new client is taken in meanwhile; this one is let go.
         assert!(peer.receive().is_none());

@@ -163,6 +163,19 @@ fn a_session_is_opened_followed_and_prompted() {
     );
     let said = "[...document.querySelectorAll('main .prompt .text, main .prompt .typed')].at(-1).textContent";
     assert_eq!(browser.value(said), "u3 <b>line</b>\nsecond");
+    // The other client is shown what was written here, and by whom.
+    let seen = loop {
+        let update = other.receive();
+        if update["params"]["update"]["sessionUpdate"] == "user_message_chunk" {
+            break update;
+        }
+    };
+    let text = &seen["params"]["update"]["content"]["text"];
+    assert_eq!(text, "u3 <b>line</b>\nsecond");
+    assert_eq!(
+        seen["params"]["_meta"]["acpbox"]["from"], "Browser",
+        "{seen}"
+    );
     assert_eq!(browser.complaints(), [&Value::Null; 0]);
     let origin = format!("http://{}/", web.address);
     let foreign = browser
@@ -274,21 +287,15 @@ fn a_setting_is_chosen_and_kept() {
         it.dispatchEvent(new Event('change')); return [it.parentElement.textContent, it.value]; })()";
     let chosen = browser.value(choose);
     assert!(chosen[0].as_str().unwrap().starts_with("Model"), "{chosen}");
-    let mut kept = Value::Null;
-    assert!(
-        wait_until(|| {
-            let params = json!({"sessionId": session, "cwd": setup.workspace()});
-            let options = other.call("session/resume", params).unwrap()["configOptions"].clone();
-            let model = options
-                .as_array()
-                .unwrap()
-                .iter()
-                .find(|it| it["name"] == "Model");
-            kept = model.unwrap()["currentValue"].clone();
-            kept == chosen[1]
-        }),
-        "{kept} instead of {chosen}"
-    );
+    // The agent knows it, and so does a page that comes later.
+    assert!(wait_until(|| {
+        let page = json!({"sessionId": session, "kinds": ["session/set_config_option:result"]});
+        let events = other.call("_acpbox/session/events", page).unwrap();
+        let text = events["events"][0]["message"].to_string();
+        text.contains(&format!("\"currentValue\":{}", chosen[1]))
+    }));
+    browser.call("Page.reload", json!({}));
+    browser.expect("document.querySelector('#settings select') != null");
     let shown = "document.querySelector('#settings select').value";
     assert_eq!(browser.value(shown), chosen[1]);
     assert_eq!(browser.complaints(), [&Value::Null; 0]);

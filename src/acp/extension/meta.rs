@@ -30,6 +30,20 @@ pub struct SessionOptions {
     /// `session/fork`: the last event that the fork takes over; all if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seq: Option<i64>,
+    /// What this client does in the session, beside others that are attached.
+    #[serde(default)]
+    pub role: Role,
+}
+
+/// What a client that is attached to a session does there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// It prompts, answers what the agent asks, and sets what can be set.
+    #[default]
+    Controller,
+    /// It looks on.
+    Observer,
 }
 
 /// `_meta.acpbox` of `session/prompt`. Not passed on to the agent.
@@ -71,6 +85,16 @@ pub struct ClientOptions {
 pub struct UpdateMeta {
     /// The event's number in its session, from 1.
     pub seq: i64,
+    /// Of a `user_message_chunk` by which a prompt is shown to the other clients:
+    /// who sent it, by the `title` or `name` of its `clientInfo`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+}
+
+impl UpdateMeta {
+    pub fn of(seq: i64) -> UpdateMeta {
+        UpdateMeta { seq, from: None }
+    }
 }
 
 /// `_meta.acpbox` of a `session/prompt` result.

@@ -35,6 +35,19 @@ pub struct AgentExit {
     pub stderr: Vec<String>,
 }
 
+/// Event `_acpbox/turn/start`: the turn of a prompt began later than the prompt
+/// came, or beside other clients. It is here that these are shown the prompt.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TurnStart {
+    pub session_id: String,
+    /// The number of the prompt's event.
+    pub prompt_seq: i64,
+    /// Who sent it: the `title` or `name` of the client's `clientInfo`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+}
+
 /// Event `_acpbox/turn/end`: a turn ended without the agent's own result.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

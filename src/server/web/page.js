@@ -545,6 +545,7 @@
       const params = {sessionId: session.id, cwd: session.cwd};
       const result = await request('session/resume', params);
       Object.assign(session, {modes: result.modes, models: result.models, configOptions: result.configOptions});
+      if (!result.modes && !result.models && !result.configOptions) await learnSettings(session);
       if (session === current) {
         showSettings();
         poke(0);
@@ -801,6 +802,12 @@
   function cancel() {
     if (!current?.running) return;
     write({method: 'session/cancel', params: {sessionId: current.id}});
+    // ACP: who cancels a turn answers what was asked for it.
+    for (const it of [...asks.values()].filter(it => it.session === current.id)) {
+      asks.delete(it.id);
+      write({id: it.id, result: it.method === 'elicitation/create' ? {action: 'cancel'} : {outcome: {outcome: 'cancelled'}}});
+    }
+    showAsks();
     announce('Cancelling the turn');
     poke();
   }
@@ -961,6 +968,22 @@
   }
 
   // ---- Settings ----------------------------------------------------------------------
+
+  /** Who joins others is not told what can be set: the transcript has it. */
+  async function learnSettings(session) {
+    const of = ['new', 'load', 'resume', 'fork', 'set_config_option'].map(it => `session/${it}:result`);
+    const kinds = [...of, 'config_option_update', 'current_mode_update', 'session/set_mode', 'session/set_model'];
+    const page = {sessionId: session.id, before: Number.MAX_SAFE_INTEGER, limit: 100, kinds};
+    for (const {message} of (await request('_acpbox/session/events', page)).events) {
+      for (const part of ['modes', 'models', 'configOptions']) {
+        const said = message.result?.[part] ?? message.params?.update?.[part];
+        if (said) session[part] = said;
+      }
+      const mode = message.params?.update?.currentModeId ?? message.params?.modeId;
+      if (mode && session.modes) session.modes.currentModeId = mode;
+      if (message.params?.modelId && session.models) session.models.currentModelId = message.params.modelId;
+    }
+  }
 
   function showSettings() {
     if (!current) return;

@@ -1,0 +1,301 @@
+//! A client that lags behind reads the transcript, page by page, until it has all
+//! of it; from there on it is sent what comes. What was kept for it alone is put
+//! in between, behind the events behind which it belongs.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::client::Client;
+use super::live::Live;
+use super::replay::{self, Reading};
+use crate::acp::Failure;
+use crate::rpc::connection::Refused;
+use crate::transcript::Shown;
+
+/// How far a client is that does not keep up.
+#[derive(Debug, Default)]
+pub(super) struct Lag {
+    /// Which of a client's lags this is: only one is worked on.
+    number: u64,
+    /// The last event that it has.
+    cursor: i64,
+    /// Up to here events are replayed, as to one that was not there.
+    replay_until: i64,
+    /// Framed messages for it alone, each with the event behind which it belongs.
+    kept: VecDeque<(i64, Vec<u8>)>,
+    kept_bytes: usize,
+}
+
+impl Lag {
+    pub(super) fn new(number: u64, cursor: i64) -> Lag {
+        Lag {
+            number,
+            cursor,
+            ..Lag::default()
+        }
+    }
+
+    pub(super) fn renumber(&mut self, number: u64) {
+        self.number = number;
+    }
+
+    pub(super) fn keep(&mut self, behind: i64, bytes: Vec<u8>) {
+        self.kept_bytes += bytes.len();
+        self.kept.push_back((behind, bytes));
+    }
+
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.kept_bytes
+    }
+
+    pub(super) fn has_many(&self) -> bool {
+        self.kept.len() > 1
+    }
+
+    /// What belongs behind events up to `until`.
+    fn take(&mut self, until: i64) -> VecDeque<(i64, Vec<u8>)> {
+        let count = self.kept.partition_point(|(behind, _)| *behind <= until);
+        let taken: VecDeque<_> = self.kept.drain(..count).collect();
+        self.kept_bytes -= taken.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
+        taken
+    }
+
+    fn put_back(&mut self, own: VecDeque<(i64, Vec<u8>)>) {
+        for (behind, bytes) in own.into_iter().rev() {
+            self.kept_bytes += bytes.len();
+            self.kept.push_front((behind, bytes));
+        }
+    }
+}
+
+/// A client that lags behind. If this is dropped before it has caught up, it
+/// follows no more.
+pub(super) struct Behind {
+    live: Arc<Live>,
+    client: Arc<Client>,
+    number: u64,
+    is_done: bool,
+}
+
+/// Where a client is, as its state says now.
+struct Position {
+    cursor: i64,
+    replay_until: i64,
+    own_starts: Vec<i64>,
+    /// The session's last event, if it has ended.
+    end: Option<i64>,
+}
+
+impl Behind {
+    /// The lag that a client has in a session.
+    pub(super) fn of(live: Arc<Live>, client: &Arc<Client>) -> Behind {
+        let number = live.state().lag(client).map_or(0, |lag| lag.number);
+        client.begin_to_lag();
+        Behind {
+            live,
+            client: Arc::clone(client),
+            number,
+            is_done: false,
+        }
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Says from where it reads, up to where that is a replay, and what it gets
+    /// alone behind that.
+    pub(super) fn set_out(&self, cursor: i64, replay_until: i64, lines: &[String]) {
+        let framing = self.client.outbox.framing();
+        let mut state = self.live.state();
+        let Some(lag) = state.lag(&self.client) else {
+            return;
+        };
+        lag.cursor = cursor;
+        lag.replay_until = replay_until;
+        for line in lines {
+            let mut bytes = Vec::with_capacity(line.len() + 32);
+            framing.encode(&[line], &mut bytes);
+            lag.keep(replay_until, bytes);
+        }
+    }
+
+    /// [`Behind::run`] in a task of its own. A client that cannot be given what it
+    /// lacks is let go.
+    pub(super) fn run_aside(self) {
+        tokio::spawn(async move {
+            let client = Arc::clone(&self.client);
+            if let Err(failure) = self.run().await {
+                tracing::warn!(%failure, "a client is let go: what it lacks cannot be read");
+                client.unfit.cancel();
+            }
+        });
+    }
+
+    /// Sends the client what it lacks, until it keeps up, is gone, or has all of a
+    /// session that ended.
+    ///
+    /// # Errors
+    /// When the transcript cannot be read. The client follows no more then.
+    pub(super) async fn run(mut self) -> Result<(), Failure> {
+        let turnstile = self.client.turnstile(&self.live.id);
+        // Of an earlier agent of the same session, or an earlier lag.
+        let _turn = turnstile.lock().await;
+        let mut shown = None;
+        let mut is_replay = None;
+        while let Some(at) = self.position() {
+            let replays = at.cursor < at.replay_until;
+            if is_replay.replace(replays) != Some(replays) || shown.is_none() {
+                shown = Some(self.shown(&at, replays).await?);
+            }
+            let Some(now) = shown.take() else { break };
+            let target = match replays {
+                true => at.replay_until,
+                false => self.last(&at).await?,
+            };
+            let (next, has_joined) = match at.cursor < target {
+                true => {
+                    let (next, bytes) = self.page(now, at.cursor, target).await?;
+                    self.send(bytes).await;
+                    (next, false)
+                }
+                false => self.join(now).await?,
+            };
+            if has_joined {
+                break;
+            }
+            shown = Some(next);
+        }
+        self.is_done = true;
+        Ok(())
+    }
+
+    /// `None` once this lag is over.
+    fn position(&self) -> Option<Position> {
+        let mut state = self.live.state();
+        let end = state.ended.is_some().then_some(state.next_seq - 1);
+        let own_starts = state.own_starts(&self.client);
+        let lag = state.lag(&self.client)?;
+        (lag.number == self.number).then_some(Position {
+            cursor: lag.cursor,
+            replay_until: lag.replay_until,
+            own_starts,
+            end,
+        })
+    }
+
+    async fn shown(&self, at: &Position, is_replay: bool) -> Result<Shown, Failure> {
+        let framing = self.client.outbox.framing();
+        let own = at.own_starts.clone();
+        match is_replay {
+            true => {
+                let shown = Shown::new(&self.live.id, framing);
+                replay::look_back(&self.live.store, &self.live.id, shown, at.cursor).await
+            }
+            false => Ok(Shown::live(&self.live.id, framing, own)),
+        }
+    }
+
+    /// The last event that there is for this client.
+    async fn last(&self, at: &Position) -> Result<i64, Failure> {
+        let last = self.live.store.last_seq(&self.live.id).await?;
+        Ok(at.end.map_or(last, |end| end.min(last)))
+    }
+
+    /// Reads a page, and moves the client behind it.
+    async fn page(
+        &self,
+        shown: Shown,
+        after: i64,
+        until: i64,
+    ) -> Result<(Shown, Vec<u8>), Failure> {
+        let own = {
+            let mut state = self.live.state();
+            state
+                .lag(&self.client)
+                .map(|lag| lag.take(until))
+                .unwrap_or_default()
+        };
+        let reading = Reading {
+            shown,
+            own,
+            after,
+            until,
+        };
+        let mut reading = replay::read(&self.live.store, &self.live.id, reading).await?;
+        reading.show_own(reading.after + 1);
+        if let Some(lag) = self.live.state().lag(&self.client)
+            && lag.number == self.number
+        {
+            lag.put_back(std::mem::take(&mut reading.own));
+            lag.cursor = reading.after;
+        }
+        let bytes = reading.shown.take();
+        Ok((reading.shown, bytes))
+    }
+
+    async fn send(&self, bytes: Vec<u8>) {
+        if !bytes.is_empty() && self.client.outbox.send_encoded(bytes).await.is_err() {
+            self.live.detach(&self.client);
+        }
+    }
+
+    /// Lets the client have what comes, if it can be given all the rest at once.
+    async fn join(&self, shown: Shown) -> Result<(Shown, bool), Failure> {
+        let order = self.live.order().await;
+        self.live.flush().await?;
+        let Some(at) = self.position() else {
+            return Ok((shown, true));
+        };
+        let target = self.last(&at).await?;
+        let (shown, bytes) = self.page(shown, at.cursor, target).await?;
+        let is_all = self.position().is_none_or(|at| at.cursor >= target);
+        let mut bytes = bytes;
+        if is_all && let Some(lag) = self.live.state().lag(&self.client) {
+            // Also what belongs behind events that could not be stored.
+            for (_, own) in lag.take(i64::MAX) {
+                bytes.extend_from_slice(&own);
+            }
+        }
+        if !is_all {
+            drop(order);
+            self.send(bytes).await;
+            return Ok((shown, false));
+        }
+        match self.client.outbox.try_room(bytes.len()) {
+            Ok(room) => {
+                if !bytes.is_empty() {
+                    room.send_encoded(bytes);
+                }
+                self.live.state().keep_up(&self.client, target);
+                self.live.readers.notify_waiters();
+                Ok((shown, true))
+            }
+            Err(Refused::Closed) => {
+                self.live.detach(&self.client);
+                Ok((shown, true))
+            }
+            Err(Refused::Full) => {
+                drop(order);
+                self.send(bytes).await;
+                Ok((shown, false))
+            }
+        }
+    }
+}
+
+impl Drop for Behind {
+    fn drop(&mut self) {
+        self.client.end_to_lag();
+        if !self.is_done {
+            let is_this = {
+                let mut state = self.live.state();
+                let lag = state.lag(&self.client);
+                lag.is_some_and(|lag| lag.number == self.number)
+            };
+            if is_this {
+                self.live.detach(&self.client);
+            }
+        }
+    }
+}

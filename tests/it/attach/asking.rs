@@ -1,0 +1,151 @@
+//! What an agent asks of several clients.
+
+use serde_json::json;
+
+use super::editor::Editor;
+use super::{ask, serve};
+use crate::support::client::value;
+use crate::support::setup::Setup;
+use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
+
+#[test]
+fn the_first_answer_wins_and_the_others_are_told() {
+    let setup = Setup::host();
+    let (_server, path) = serve(&setup);
+    setup.script(&[
+        setup.record(),
+        expect_prompt(),
+        ask(7),
+        json!({"expect_answer": 7}),
+        json!({"send": {"jsonrpc": "2.0", "id": "form", "method": "elicitation/create",
+            "params": {"sessionId": "$SESSION", "mode": "form", "message": "?", "requestedSchema": {"type": "object"}}}}),
+        json!({"expect_answer": "form"}),
+        end_turn(),
+    ]);
+    let mut one = Editor::connect(&path, "one", 100);
+    let session = one.new_session(&setup);
+    let mut two = Editor::connect(&path, "two", 200);
+    two.attach("session/resume", &setup, &session, json!({}));
+    let turn = one.send("session/prompt", prompt(&session, "go"));
+    let asked_one = one.expect("session/request_permission");
+    let asked_two = two.expect("session/request_permission");
+    assert_eq!(asked_one["params"], asked_two["params"]);
+    two.select(&asked_two, "no");
+    let withdrawn = one.expect("$/cancel_request");
+    assert_eq!(withdrawn["params"]["requestId"], asked_one["id"]);
+    one.select(&asked_one, "yes");
+    // An error is no answer as long as another may answer.
+    let form_one = one.expect("elicitation/create");
+    let form_two = two.expect("elicitation/create");
+    let refusal = json!({"jsonrpc": "2.0", "id": form_two["id"], "error": {"code": -32601, "message": "what?"}});
+    two.raw(&refusal);
+    one.respond(&form_one, json!({"action": "decline"}));
+    one.answer(turn).unwrap();
+    let answers: Vec<_> = (setup.received().iter())
+        .map(|line| value(line))
+        .filter(|message| message.get("method").is_none())
+        .collect();
+    assert_eq!(answers.len(), 2, "{answers:#?}");
+    assert_eq!(answers[0]["id"], 7);
+    assert_eq!(answers[0]["result"]["outcome"]["optionId"], "no");
+    assert_eq!(answers[1]["result"]["action"], "decline");
+    let page = one
+        .call("_acpbox/session/events", json!({"sessionId": session}))
+        .unwrap();
+    let kinds = page["events"].as_array().unwrap().iter();
+    let kinds = kinds.filter(|event| {
+        let kind = event["kind"].as_str().unwrap();
+        kind.starts_with("session/request_permission") || kind.starts_with("elicitation/create")
+    });
+    assert_eq!(
+        kinds.count(),
+        4,
+        "each question once, each answer once: {page:#}"
+    );
+}
+
+#[test]
+fn a_question_outlives_its_clients_and_is_asked_again() {
+    let setup = Setup::host();
+    let (_server, path) = serve(&setup);
+    setup.script(&[
+        setup.record(),
+        expect_prompt(),
+        ask(7),
+        json!({"expect_answer": 7}),
+        chunk("granted"),
+        json!({"sleep_ms": 200}),
+        ask(8),
+        json!({"expect_answer": 8}),
+        chunk("granted again"),
+        end_turn(),
+    ]);
+    let mut one = Editor::connect(&path, "one", 100);
+    let session = one.new_session(&setup);
+    one.send("session/prompt", prompt(&session, "go"));
+    one.expect("session/request_permission");
+    one.kill();
+    let mut observer = Editor::connect(&path, "observer", 200);
+    observer.attach(
+        "session/load",
+        &setup,
+        &session,
+        json!({"role": "observer"}),
+    );
+    assert!(observer.gets_no("session/request_permission"));
+    let mut two = Editor::connect(&path, "two", 300);
+    two.attach("session/load", &setup, &session, json!({}));
+    let asked = two.expect("session/request_permission");
+    assert_eq!(asked["params"]["options"][0]["optionId"], "yes");
+    assert_eq!(asked["params"]["sessionId"], session);
+    two.select(&asked, "yes");
+    two.expect_text("granted");
+    // The next one comes when only an observer is there.
+    two.kill();
+    assert!(observer.gets_no("session/request_permission"));
+    let mut three = Editor::connect(&path, "three", 400);
+    three.attach("session/resume", &setup, &session, json!({}));
+    let asked = three.expect("session/request_permission");
+    three.select(&asked, "yes");
+    observer.expect_text("granted again");
+    let received = setup.received();
+    for id in [7, 8] {
+        let is_answer =
+            |line: &&String| value(line).get("method").is_none() && value(line)["id"] == id;
+        assert_eq!(received.iter().filter(is_answer).count(), 1, "of {id}");
+    }
+}
+
+#[test]
+fn cancelling_ends_a_question_for_everybody() {
+    let setup = Setup::host();
+    let (_server, path) = serve(&setup);
+    setup.script(&[
+        setup.record(),
+        expect_prompt(),
+        ask(7),
+        json!({"expect_answer": 7}),
+        json!({"send": r#"{"jsonrpc":"2.0","id":$ID,"result":{"stopReason":"cancelled"}}"#}),
+    ]);
+    let mut one = Editor::connect(&path, "one", 100);
+    let session = one.new_session(&setup);
+    let mut two = Editor::connect(&path, "two", 200);
+    two.attach("session/resume", &setup, &session, json!({}));
+    let turn = one.send("session/prompt", prompt(&session, "go"));
+    let asked = two.expect("session/request_permission");
+    one.expect("session/request_permission");
+    one.notify("session/cancel", json!({"sessionId": session}));
+    let withdrawn = two.expect("$/cancel_request");
+    assert_eq!(withdrawn["params"]["requestId"], asked["id"]);
+    two.select(&asked, "yes");
+    assert_eq!(one.answer(turn).unwrap()["stopReason"], "cancelled");
+    let received = setup.received().join("\n");
+    assert!(
+        received.contains(r#""outcome":{"outcome":"cancelled"}"#),
+        "{received}"
+    );
+    assert!(!received.contains("\"yes\""), "{received}");
+    let mut three = Editor::connect(&path, "three", 300);
+    three.attach("session/load", &setup, &session, json!({}));
+    assert!(three.gets_no("session/request_permission"));
+}
