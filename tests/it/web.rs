@@ -241,6 +241,11 @@ fn a_permission_is_answered_by_button_and_by_keyboard_and_withdrawn() {
     // A click that was meant for something else answers nothing.
     browser.value("document.querySelector('.ask .allow').click()");
     browser.screenshot("web-ask.png");
+    // The end of the transcript stays in view above it, on a phone too.
+    browser.look(PHONE);
+    browser.expect("document.querySelector('main .permission') != null");
+    browser.expect("(() => { const r = document.querySelector('#working').getBoundingClientRect(); return r.height > 0 && r.bottom <= document.querySelector('#asks').getBoundingClientRect().top + 1; })()");
+    browser.look(DESK);
     std::thread::sleep(std::time::Duration::from_millis(600));
     browser.click(".ask .reject");
     browser.expect("document.querySelector('.ask .what')?.textContent == 'Remove another'");

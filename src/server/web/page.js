@@ -364,6 +364,8 @@
   let isFetching = false;
   let isPoked = false;
   let lastTook = 0;
+  /** Whether the end is in view, and is to stay so. */
+  let sticks = true;
 
   function route() {
     const [id, seq] = location.hash.replace(/^#\//, '').split('/');
@@ -445,6 +447,7 @@
       put(shown.items);
       current.older = shown.older;
       current.atEnd = !shown.newer;
+      sticks = false;
       current.lastSeq = shown.lastSeq;
       state(shown);
       const wanted = [...items].filter(([key]) => place(key)[0] <= seq).at(-1)?.[1] ?? $('transcript').firstChild;
@@ -502,7 +505,7 @@
   /** Puts news in their places. The end stays in view if it is. */
   function show(shown) {
     const isNew = current.lastSeq === null;
-    const sticks = isNew || isAtBottom();
+    if (isNew) sticks = true;
     if (current.atEnd || isNew) {
       if (shown.fresh) {
         clear();
@@ -656,7 +659,14 @@
   $('older').addEventListener('click', older);
   $('newer').addEventListener('click', newer);
   $('latest').addEventListener('click', end);
-  $('scroller').addEventListener('scroll', () => showEnds(), {passive: true});
+  $('scroller').addEventListener('scroll', () => {
+    sticks = isAtBottom();
+    showEnds();
+  }, {passive: true});
+  // A question, or a longer prompt, leaves less room: the end stays in view all the same.
+  new ResizeObserver(() => {
+    if (current?.atEnd && sticks) toBottom();
+  }).observe($('scroller'));
 
   async function end() {
     if (!current) return;
@@ -678,6 +688,7 @@
 
   function toBottom() {
     const scroller = $('scroller');
+    sticks = true;
     const go = () => { scroller.scrollTop = scroller.scrollHeight; };
     go();
     // Items get their height when they come into view.
