@@ -78,8 +78,8 @@ fn begun_by(
         "SELECT prompt FROM turns
          WHERE session = (SELECT key FROM sessions WHERE id = ?1)
            AND ((first IS NULL AND last IS NULL) OR (first > ?2 AND EXISTS (
-                SELECT 1 FROM events WHERE events.session = turns.session
-                    AND events.seq = turns.first AND events.kind = ?3)))
+                SELECT 1 FROM events WHERE events.id = (turns.session << 32) + turns.first
+                    AND events.kind = ?3)))
          ORDER BY prompt",
     )?;
     let prompts = statement.query_map(params![session, after, kind], |row| row.get(0))?;
