@@ -123,7 +123,7 @@ fn a_single_slow_client_slows_its_agent() {
     other.attach("session/load", &setup, &session, json!({}));
     let last = format!("{} {}", COUNT - 1, "x".repeat(BYTES));
     other.expect_text(&last);
-    assert!(done.exists());
+    assert!(wait_until(|| done.exists()));
     only.stop(false);
     only.answer(turn).unwrap();
     assert_eq!(
