@@ -215,6 +215,13 @@ const PARTS: &[Part] = &[
 
 const METHODS: &[Method] = &[
     Method {
+        name: "_acpbox/server/info",
+        summary: "Which server this is. Starts nothing.",
+        params: schema_of::<ServerInfoRequest>,
+        result: schema_of::<ServerInfo>,
+        result_name: "ServerInfo",
+    },
+    Method {
         name: "_acpbox/session/events",
         summary: "One page of a session's transcript, whether its VM runs or not. Starts nothing.",
         params: schema_of::<EventsRequest>,

@@ -69,8 +69,21 @@ pub(super) enum Command {
     ExampleAgent,
 }
 
+// Without a doc comment, which would become that of the command.
+#[derive(Debug, Default, Clone, Args)]
+pub(super) struct ServerArguments {
+    /// Do not use a server (`acpbox serve`) that runs already.
+    #[arg(long)]
+    pub(super) no_server: bool,
+    /// Start a server if none runs, and use it; it goes on when this ends.
+    #[arg(long, conflicts_with = "no_server")]
+    pub(super) spawn_server: bool,
+}
+
 #[derive(Debug, Default, Clone, Args)]
 pub(super) struct StdioArguments {
+    #[command(flatten)]
+    pub(super) server: ServerArguments,
     /// The agent of sessions whose client names none.
     #[arg(long, value_name = "NAME")]
     pub(super) agent: Option<String>,
@@ -88,6 +101,9 @@ pub(super) struct ServeArguments {
     /// A file with the token that clients of TCP must send; no other user may read it.
     #[arg(long, value_name = "FILE")]
     pub(super) token_file: Option<PathBuf>,
+    /// Leave the terminal and the group of whoever started it.
+    #[arg(long, hide = true)]
+    pub(super) detached: bool,
     /// The agent of sessions whose client names none.
     #[arg(long, value_name = "NAME")]
     pub(super) agent: Option<String>,
@@ -100,6 +116,8 @@ pub(super) struct ServeArguments {
 #[derive(Debug, Clone, Args)]
 #[command(after_help = RUN_EXIT_CODES)]
 pub(super) struct RunArguments {
+    #[command(flatten)]
+    pub(super) server: ServerArguments,
     /// The agent to ask; see `acpbox agents list`.
     #[arg(long, value_name = "NAME")]
     pub(super) agent: Option<String>,

@@ -1,11 +1,13 @@
-//! A small ACP client of acpbox's own server, inside the process.
+//! A small ACP client of an acpbox server, inside this process or behind a shim.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{DuplexStream, ReadHalf};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::shim::{Link, Shim};
 use crate::rpc::codec::{Decoder, Frame};
 use crate::rpc::{BatchReader, Body, Message, Outbox, Outcome, message, write_loop};
 use crate::server::{self, Gate, Server};
@@ -13,14 +15,18 @@ use crate::server::{self, Gate, Server};
 /// Room between client and server, in bytes.
 const PIPE_BYTES: usize = 64 * 1024;
 
-/// A connection to a server that serves nobody else.
+/// How long a shim may take to pass on what was said last.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// A connection to a server.
 pub(super) struct Client {
     outbox: Outbox,
     reader: BatchReader<ReadHalf<DuplexStream>>,
     depth: usize,
     last_id: u64,
     shutdown: CancellationToken,
-    serving: JoinHandle<server::Ending>,
+    serving: JoinHandle<()>,
+    farewell: Duration,
 }
 
 /// What the server sent. Ids, params, results and errors are raw JSON.
@@ -54,15 +60,32 @@ impl Client {
         let (input, output) = tokio::io::split(theirs);
         let shutdown = CancellationToken::new();
         let token = shutdown.clone();
-        let serving = tokio::spawn(server::serve(
-            server,
-            input,
-            output,
-            Gate::default(),
-            token,
-            || false,
-        ));
-        let (reading, writing) = tokio::io::split(ours);
+        let serving = tokio::spawn(async move {
+            server::serve(server, input, output, Gate::default(), token, || false).await;
+        });
+        Client::over(ours, depth, shutdown, serving, Duration::ZERO)
+    }
+
+    /// Uses a server that runs already, and finds it again.
+    pub(super) fn through(shim: Shim, link: Link, depth: usize) -> Client {
+        let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
+        let (input, output) = tokio::io::split(theirs);
+        let shutdown = CancellationToken::new();
+        let token = shutdown.clone();
+        let serving = tokio::spawn(async move {
+            shim.serve(link, input, output, token, || false).await;
+        });
+        Client::over(ours, depth, shutdown, serving, FAREWELL)
+    }
+
+    fn over(
+        stream: DuplexStream,
+        depth: usize,
+        shutdown: CancellationToken,
+        serving: JoinHandle<()>,
+        farewell: Duration,
+    ) -> Client {
+        let (reading, writing) = tokio::io::split(stream);
         let (outbox, queue) = Outbox::new();
         tokio::spawn(write_loop(queue, writing));
         Client {
@@ -74,6 +97,7 @@ impl Client {
             last_id: 0,
             shutdown,
             serving,
+            farewell,
         }
     }
 
@@ -119,10 +143,19 @@ impl Client {
         Ok(messages.collect())
     }
 
+    /// Whether the server outlives this process.
+    pub(super) fn is_shared(&self) -> bool {
+        !self.farewell.is_zero()
+    }
+
     /// Ends the connection; sessions live on.
-    pub(super) async fn close(self) {
-        self.shutdown.cancel();
-        let _ = self.serving.await;
+    pub(super) async fn close(mut self) {
+        drop(self.outbox);
+        let ended = tokio::time::timeout(self.farewell, &mut self.serving).await;
+        if ended.is_err() {
+            self.shutdown.cancel();
+            let _ = self.serving.await;
+        }
     }
 }
 

@@ -5,6 +5,7 @@ mod context;
 pub mod exit;
 mod output;
 mod client;
+mod shim;
 mod find;
 mod confirm;
 mod table;

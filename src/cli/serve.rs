@@ -19,10 +19,12 @@ use crate::session::retention;
 /// The token of clients of TCP on loopback, in the state folder.
 const OWN_TOKEN: &str = "token";
 
-/// The socket's name in the runtime folder.
-const SOCKET: &str = "acpbox.sock";
-
 pub(super) fn run(global: &Global, arguments: &ServeArguments) -> anyhow::Result<Code> {
+    if arguments.detached {
+        // Without a terminal, and no part of whoever started it. It fails only for a
+        // process that leads a group already, whose terminal it does not share then.
+        let _ = rustix::process::setsid();
+    }
     let context = Context::new(global, arguments.agent.as_deref(), arguments.vm.as_deref())?;
     let runtime = context::runtime()?;
     runtime.block_on(async {
@@ -68,7 +70,7 @@ async fn listeners(config: &Config, arguments: &ServeArguments) -> anyhow::Resul
         .map(|address| address.parse())
         .collect::<Result<Vec<Address>, _>>()?;
     if addresses.is_empty() && listeners.is_empty() {
-        addresses.push(Address::Unix(config.paths.runtime_dir.join(SOCKET)));
+        addresses.push(Address::Unix(config.paths.socket()));
     }
     for address in addresses {
         listeners.push(match address {

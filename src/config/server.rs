@@ -27,6 +27,10 @@ pub struct ServerSettings {
     #[serde(deserialize_with = "units::duration")]
     #[schemars(with = "String")]
     pub drain_timeout: Duration,
+    /// How long `acpbox stdio` and `acpbox run` wait for a server that they used to come back.
+    #[serde(deserialize_with = "units::duration")]
+    #[schemars(with = "String")]
+    pub reconnect_timeout: Duration,
 }
 
 impl Default for ServerSettings {
@@ -37,6 +41,7 @@ impl Default for ServerSettings {
             connections: 1024,
             handshake_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(10),
+            reconnect_timeout: Duration::from_secs(30),
         }
     }
 }

@@ -28,6 +28,7 @@ const PAGE_BYTES: usize = 16 * 1024 * 1024;
 /// Registers every method. One line each.
 pub fn module(host: Arc<Host>) -> RpcModule<Arc<Host>> {
     let mut module = RpcModule::new(host);
+    add(&mut module, "_acpbox/server/info", super::info::info);
     add(&mut module, "_acpbox/session/events", session_events);
     add(&mut module, "_acpbox/session/search", session_search);
     add(&mut module, "_acpbox/agent/logs", agent_logs);

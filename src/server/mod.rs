@@ -1,7 +1,7 @@
 //! What clients talk to: [`listen`] has the sockets, [`service`] takes clients in from
 //! them; [`connection`] reads one client's messages, [`dispatch`]
 //! sends each where it belongs, [`initialize`], [`sessions`] and
-//! [`authenticate`] answer ACP's methods, [`extension`] and [`search`] our own.
+//! [`authenticate`] answer ACP's methods, [`extension`], [`search`] and [`info`] our own.
 
 pub mod listen;
 pub mod service;
@@ -12,6 +12,7 @@ pub mod sessions;
 pub mod authenticate;
 pub mod extension;
 pub mod search;
+pub mod info;
 
 use std::sync::Arc;
 

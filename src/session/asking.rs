@@ -6,8 +6,11 @@
 
 use std::sync::Arc;
 
+use tokio_util::sync::DropGuard;
+
 use super::client::{AgentRequest, Client};
 use super::live::Live;
+use super::permission::Consent;
 use super::replay;
 use super::state::{Batch, State};
 use crate::acp::Failure;
@@ -15,9 +18,6 @@ use crate::acp::methods;
 use crate::rpc::message::{self, Body, Message};
 use crate::rpc::splice::{self, Edits};
 use crate::store::Direction;
-
-/// Questions of one agent's that may wait at once.
-const QUESTIONS: usize = 1024;
 
 /// A request of the agent's that waits for a client's answer.
 #[derive(Debug)]
@@ -31,6 +31,9 @@ pub struct Question {
     is_open: bool,
     /// Who is asked, and under which ids of their connections.
     asked: Vec<(Arc<Client>, u64)>,
+    pub(super) consent: Consent,
+    /// Ends the wait for too late an answer.
+    _timer: Option<DropGuard>,
 }
 
 /// A request of the agent's as it was recorded.
@@ -72,6 +75,7 @@ impl Live {
         request: Asked<'_>,
         params: Option<&str>,
         only: Option<Arc<Client>>,
+        consent: Consent,
     ) {
         let Asked { id, method, .. } = request;
         let is_for_all = is_open(method) && only.is_none();
@@ -100,24 +104,30 @@ impl Live {
             return;
         }
         let mut asked = Vec::new();
-        if state.asking.len() < QUESTIONS {
+        if state.questions.len() < self.bounds.pending_requests {
             for client in &audience {
                 if let Some(number) = self.put(batch, client, request) {
                     asked.push((Arc::clone(client), number));
                 }
             }
         }
-        if asked.is_empty() && (!audience.is_empty() || state.asking.len() >= QUESTIONS) {
+        if asked.is_empty()
+            && (!audience.is_empty() || state.questions.len() >= self.bounds.pending_requests)
+        {
             let reason = "too many requests wait for the client's answers";
             self.fail_closed(state, batch, id, method, reason);
             return;
         }
-        state.asking.push(Question {
+        state.questions.push(Question {
             id: id.into(),
             method: method.into(),
             seq: request.seq,
             is_open: is_for_all,
             asked,
+            consent,
+            _timer: self
+                .wait_for_answer(request.seq)
+                .filter(|_| is_open(method)),
         });
     }
 
@@ -137,6 +147,7 @@ impl Live {
             session: Arc::downgrade(self),
             id: request.id.into(),
             method: request.method.into(),
+            seq: request.seq,
         };
         let number = client.pending().insert(waiting).ok()?;
         let mut edits = Edits::of(request.line);
@@ -152,7 +163,7 @@ impl Live {
             if !state.controllers().any(|known| Arc::ptr_eq(known, client)) {
                 return Ok(());
             }
-            let open = state.asking.iter();
+            let open = state.questions.iter();
             let open = open.filter(|question| question.is_open && !question.is_asked_of(client));
             open.map(|question| question.seq).collect()
         };
@@ -161,7 +172,7 @@ impl Live {
                 continue;
             };
             self.transact(|state, batch| {
-                let mut questions = state.asking.iter_mut();
+                let mut questions = state.questions.iter_mut();
                 let Some(question) = questions.find(|question| question.seq == seq) else {
                     return;
                 };
@@ -187,7 +198,7 @@ impl Live {
     pub fn ask_again_soon(self: &Arc<Self>, client: &Arc<Client>) {
         let is_due = {
             let state = self.state();
-            let mut open = state.asking.iter();
+            let mut open = state.questions.iter();
             open.any(|question| question.is_open && !question.is_asked_of(client))
         };
         if !is_due {
@@ -212,14 +223,14 @@ impl Live {
         is_error: bool,
     ) {
         let mut others = Vec::new();
-        {
+        let consent = {
             let mut state = self.state();
-            let is_it = |question: &Question| question.id == request.id;
-            let Some(at) = state.asking.iter().position(is_it) else {
+            let is_it = |question: &Question| question.seq == request.seq;
+            let Some(at) = state.questions.iter().position(is_it) else {
                 tracing::debug!(id, "an answer that came too late");
                 return;
             };
-            let question = &mut state.asking[at];
+            let question = &mut state.questions[at];
             question
                 .asked
                 .retain(|(asked, _)| !Arc::ptr_eq(asked, client));
@@ -227,12 +238,12 @@ impl Live {
                 return;
             }
             others.append(&mut question.asked);
-            state.asking.remove(at);
-        }
+            state.questions.remove(at).consent
+        };
         let mut edits = Edits::of(text);
         edits.replace(id, request.id.to_string());
         let line = edits.apply();
-        self.settle(&request.id, text).await;
+        self.settle(consent, text).await;
         self.answer_agent(&request.method, &line, Direction::Client, is_error)
             .await;
         self.withdraw_soon(others);
@@ -258,7 +269,7 @@ impl Live {
         let Some(theirs) = params.and_then(|params| splice::member(params, "requestId")) else {
             return;
         };
-        let mut questions = state.asking.iter();
+        let mut questions = state.questions.iter();
         let Some(at) = questions.position(|question| &*question.id == theirs) else {
             return;
         };
@@ -268,26 +279,34 @@ impl Live {
         );
         let kind = methods::CANCEL_REQUEST.into();
         state.record(batch, Direction::Agent, kind, line);
-        if state.asking[at].asked.is_empty() {
+        if state.questions[at].asked.is_empty() {
             // Nobody is there to answer, and nobody need be.
-            self.deny(state, batch, theirs, "the agent withdrew it");
+            let seq = state.questions[at].seq;
+            self.deny(state, batch, seq, "the agent withdrew it");
             return;
         }
-        for (client, number) in &state.asking[at].asked {
+        for (client, number) in &state.questions[at].asked {
             batch.send(client, &[&cancel_request(*number)]);
         }
     }
 
     /// Answers a question for its clients, never with consent, and lets them know.
-    /// Of several with the agent's id the newest is meant.
-    pub(super) fn deny(&self, state: &mut State, batch: &mut Batch, id: &str, reason: &str) {
-        let mut asking = state.asking.iter();
-        let Some(at) = asking.rposition(|question| &*question.id == id) else {
-            return;
+    /// `false` if it does not wait any more. For whoever bounds how long it may.
+    pub(super) fn deny(
+        &self,
+        state: &mut State,
+        batch: &mut Batch,
+        seq: i64,
+        reason: &str,
+    ) -> bool {
+        let mut questions = state.questions.iter();
+        let Some(at) = questions.position(|question| question.seq == seq) else {
+            return false;
         };
-        let question = state.asking.remove(at);
-        self.fail_closed(state, batch, id, &question.method, reason);
+        let question = state.questions.remove(at);
+        self.fail_closed(state, batch, &question.id, &question.method, reason);
         question.withdraw(batch);
+        true
     }
 
     /// A turn is cancelled: what was asked for it is not granted any more, whatever
@@ -300,7 +319,7 @@ impl Live {
     ) -> Withdrawn {
         let is_permission =
             |question: &mut Question| &*question.method == methods::REQUEST_PERMISSION;
-        let denied: Vec<Question> = state.asking.extract_if(.., is_permission).collect();
+        let denied: Vec<Question> = state.questions.extract_if(.., is_permission).collect();
         let mut withdrawn = Vec::new();
         for question in denied {
             let reason = "the turn was cancelled";
@@ -321,7 +340,7 @@ impl Live {
         let unasked: Vec<Question> = {
             let mut state = self.state();
             let is_served = self.is_served;
-            let given_up = state.asking.extract_if(.., |question| {
+            let given_up = state.questions.extract_if(.., |question| {
                 let before = question.asked.len();
                 question.asked.retain(|(asked, number)| {
                     let is_theirs = Arc::ptr_eq(asked, client);

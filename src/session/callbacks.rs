@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::asking::Asked;
 use super::client::Client;
 use super::live::Live;
+use super::permission::Heard;
 use super::roots::Access;
 use super::state::{After, Batch, State, Waiting};
 use crate::acp::Failure;
@@ -56,9 +57,9 @@ impl Live {
             }
             return;
         }
-        if self.decide(state, batch, id, method, params) {
+        let Heard::Question(consent) = self.decide(state, batch, id, method, params) else {
             return;
-        }
+        };
         if method.starts_with("terminal/") && is_terminal(method) {
             let params = params.unwrap_or("{}");
             let Some(room) = self.terminals.room(method, params.len()) else {
@@ -82,7 +83,7 @@ impl Live {
             method,
             seq,
         };
-        self.ask(state, batch, request, params, only);
+        self.ask(state, batch, request, params, only, consent);
     }
 
     /// `fs/*` only where the client offered it, and only within the session's roots.
@@ -138,7 +139,6 @@ impl Live {
         method: &str,
         reason: &str,
     ) {
-        state.questions.remove(id);
         let params = PermissionDenied {
             session_id: self.id.to_string(),
             method: method.to_owned(),

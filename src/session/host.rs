@@ -99,7 +99,7 @@ impl Host {
     pub async fn end_sessions(&self) {
         let mut live = self.restarts.stop();
         live.extend(self.registry.unfinished());
-        futures::future::join_all(live.iter().map(|live| live.close())).await;
+        futures::future::join_all(live.iter().map(|live| live.stop())).await;
     }
 
     /// Ends every session, then every VM, then waits until all is on disk.

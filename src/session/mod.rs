@@ -5,9 +5,9 @@
 //! [`state`] what it remembers, [`followers`] who follows it, [`relay`] the way
 //! from the agent, [`forward`] the way to it ([`prompts`], [`repeat`], [`cancel`]),
 //! [`turns`] how a turn ends, [`callbacks`] what acpbox answers an agent itself
-//! ([`roots`], [`terminal`]) by the [`policy`] for a [`permission`], [`asking`] what it asks
-//! its clients, [`delivery`] how all of it gets to them and [`catch_up`] to those who are
-//! slow, [`log`] what an agent says besides, [`ending`] how it
+//! ([`roots`], [`terminal`]) and by the [`policy`] for a [`permission`], [`asking`] what it asks
+//! its clients, [`delivery`] how all of it gets to them and [`catch_up`] to those who are slow,
+//! [`log`] what an agent says besides, [`ending`] how it
 //! ends; [`asked`] what a client wants, [`handshake`] how that is put to an agent,
 //! [`start`] how one is started, [`restarts`] how often; [`create`], [`restore`],
 //! [`fork`] and [`replay`] begin a session, [`interrupted`] what was left of it;
@@ -35,12 +35,12 @@ pub mod repeat;
 pub mod cancel;
 pub mod turns;
 pub mod callbacks;
-pub mod asking;
-pub mod delivery;
-mod catch_up;
 pub mod policy;
 pub mod permission;
 mod unanswered;
+pub mod asking;
+pub mod delivery;
+mod catch_up;
 pub mod roots;
 pub mod terminal;
 mod embedded;

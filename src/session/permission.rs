@@ -1,11 +1,8 @@
 //! Where an agent asks whether it may: the policy is heard before anybody is
 //! asked, and an answer for always is remembered.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-
-use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::live::Live;
 use super::policy::options::ChoiceKind;
@@ -17,35 +14,25 @@ use crate::config::Decision;
 use crate::rpc::{message, splice};
 use crate::store::{Direction, PermissionRow};
 
-/// What the agent waits for a person to answer, by its own ids of the requests.
-#[derive(Debug, Default)]
-pub struct Questions {
-    waiting: HashMap<Box<str>, Question>,
-    last: u64,
+/// What becomes of a request before anybody is asked.
+pub(super) enum Heard {
+    /// It is answered.
+    Answered,
+    /// It is for a person to answer.
+    Question(Consent),
 }
 
-#[derive(Debug)]
-struct Question {
-    /// Tells it from a later one with the same id.
-    number: u64,
+/// What a person's answer to a question settles.
+#[derive(Debug, Default)]
+pub struct Consent {
     /// What an answer for always is remembered for.
     subject: Option<Subject>,
     /// The ids of the options that stand for always.
     settling: Vec<(String, Decision)>,
-    /// Ends the wait for too late an answer.
-    _timer: Option<DropGuard>,
 }
 
-impl Questions {
-    /// Notes a question; the token ends when it needs no answer any more.
-    pub fn add(
-        &mut self,
-        id: &str,
-        subject: Option<Subject>,
-        offered: &Offered,
-    ) -> (u64, CancellationToken) {
-        self.last += 1;
-        let token = CancellationToken::new();
+impl Consent {
+    fn new(subject: Option<Subject>, offered: &Offered) -> Consent {
         let settling = offered.settling().map(|choice| {
             let decision = match choice.kind {
                 ChoiceKind::AllowAlways => Decision::Allow,
@@ -53,55 +40,26 @@ impl Questions {
             };
             (choice.id.clone(), decision)
         });
-        let mut question = Question {
-            number: self.last,
+        Consent {
             subject,
             settling: settling.collect(),
-            _timer: Some(token.clone().drop_guard()),
-        };
-        if self.waiting.contains_key(id) {
-            // An answer could be meant for either.
-            question.subject = None;
         }
-        self.waiting.insert(id.into(), question);
-        (self.last, token)
     }
 
-    /// The question needs no answer any more.
-    pub fn remove(&mut self, id: &str) {
-        self.waiting.remove(id);
-    }
-
-    /// Takes the question away if it is still the same. `false` if it is not.
-    pub fn remove_numbered(&mut self, id: &str, number: u64) -> bool {
-        let is_it = (self.waiting.get(id)).is_some_and(|question| question.number == number);
-        if is_it {
-            self.remove(id);
-        }
-        is_it
-    }
-
-    /// How many there are.
-    pub fn count(&self) -> usize {
-        self.waiting.len()
-    }
-
-    /// Takes the question, with what a raw result settles for always, if it does.
-    fn settle(&mut self, id: &str, result: Option<&str>) -> Option<(Subject, Decision)> {
-        let question = self.waiting.remove(id)?;
+    /// What a raw result settles for always, if it does.
+    fn settled(self, result: Option<&str>) -> Option<(Subject, Decision)> {
         let outcome = splice::member(result?, "outcome")?;
         let selected = splice::member(outcome, "outcome").and_then(message::string)?;
         let chosen = splice::member(outcome, "optionId").and_then(message::string)?;
-        let mut settling = question.settling.iter();
+        let mut settling = self.settling.iter();
         let (_, decision) = settling.find(|(id, _)| **id == *chosen && selected == "selected")?;
-        Some((question.subject?, *decision))
+        Some((self.subject?, *decision))
     }
 }
 
 impl Live {
     /// Hears the policy about a request of the agent's that waits for a person,
-    /// before anybody is asked. `true` if it was answered; else it is a question
-    /// from here on, until [`Live::settle`] or [`Questions::remove`].
+    /// before anybody is asked.
     pub(super) fn decide(
         self: &Arc<Self>,
         state: &mut State,
@@ -109,7 +67,7 @@ impl Live {
         id: &str,
         method: &str,
         params: Option<&str>,
-    ) -> bool {
+    ) -> Heard {
         let (subject, offered) = match method {
             methods::REQUEST_PERMISSION => {
                 let roots = self.roots();
@@ -146,32 +104,25 @@ impl Live {
                         let kind = response_kind(method, false);
                         state.record(batch, Direction::Acpbox, kind, line.as_str());
                         batch.answers.push(line);
-                        return true;
+                        return Heard::Answered;
                     }
                 }
             }
-            methods::ELICITATION_CREATE => (None, Offered::default()),
-            _ => return false,
+            _ => (None, Offered::default()),
         };
-        if state.questions.count() >= self.bounds.pending_requests {
-            let reason = "too many requests wait for answers";
-            self.fail_closed(state, batch, id, method, reason);
-            return true;
+        // With another one of the same id an answer could be meant for either.
+        let mut consent = Consent::new(subject, &offered);
+        for other in state.questions.iter_mut().filter(|other| &*other.id == id) {
+            other.consent.subject = None;
+            consent.subject = None;
         }
-        let (number, token) = state.questions.add(id, subject, &offered);
-        self.wait_for_answer(id, number, token);
-        false
+        Heard::Question(consent)
     }
 
-    /// Takes note of a person's answer to one of the agent's requests, a whole
-    /// raw response, before the agent hears it.
-    pub(super) async fn settle(&self, id: &str, response: &str) {
-        let settled = {
-            let mut state = self.state();
-            let result = splice::member(response, "result");
-            state.questions.settle(id, result)
-        };
-        let Some((subject, decision)) = settled else {
+    /// Takes note of a person's answer to a question, a whole raw response,
+    /// before the agent hears it.
+    pub(super) async fn settle(&self, consent: Consent, response: &str) {
+        let Some((subject, decision)) = consent.settled(splice::member(response, "result")) else {
             return;
         };
         let mut row = self.row_of(&subject);

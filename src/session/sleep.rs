@@ -76,7 +76,7 @@ impl Live {
     }
 
     fn is_idle(&self, state: &State) -> bool {
-        !state.is_waited_for() && state.asking.is_empty() && !self.terminals.is_running()
+        !state.is_waited_for() && state.questions.is_empty() && !self.terminals.is_running()
     }
 
     /// Since when nothing goes on; `None` while a turn runs, somebody waits for an

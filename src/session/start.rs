@@ -10,7 +10,6 @@ use super::ending::Cause;
 use super::handshake::initialize_params;
 use super::host::{Bounds, Host};
 use super::live::{Live, Parts, Unclaimed};
-use super::permission::Questions;
 use super::policy::ToolCalls;
 use super::registry::Lease;
 use super::roots::Roots;
@@ -171,11 +170,10 @@ impl Host {
             pending: Pending::new(bounds.pending_requests),
             clients: Vec::new(),
             leaving: Vec::new(),
-            asking: Vec::new(),
+            questions: Vec::new(),
             turn: None,
             fence: None,
             queue: VecDeque::new(),
-            questions: Questions::default(),
             tool_calls: ToolCalls::default(),
             turn_rows: Vec::new(),
             started: Vec::new(),

@@ -11,7 +11,6 @@ use super::asking::Question;
 use super::attached::{Attached, Follower};
 use super::client::Client;
 use super::delivery::{Outgoing, Started};
-use super::permission::Questions;
 use super::policy::ToolCalls;
 use super::registry::KnownIds;
 use crate::acp::Failure;
@@ -57,19 +56,17 @@ pub struct State {
     /// Those who followed to the agent's end and lack some of it.
     pub leaving: Vec<Attached>,
     /// What the agent asked of them, oldest first.
-    pub asking: Vec<Question>,
+    pub questions: Vec<Question>,
     pub turn: Option<Turn>,
     /// The agent's prompt whose turn acpbox ended, until the agent answers it:
     /// what comes from it meanwhile is shown to nobody, and no turn begins.
     pub fence: Option<u64>,
     pub queue: VecDeque<QueuedPrompt>,
+    pub tool_calls: ToolCalls,
     /// Prompts whose turns began, to be shown with what is sent next.
     pub started: Vec<Started>,
     /// The last event that has been shown to all who keep up.
     pub shown: i64,
-    /// What the agent asks and a person is to answer.
-    pub questions: Questions,
-    pub tool_calls: ToolCalls,
     /// What is new of turns, to be committed with the events.
     pub turn_rows: Vec<TurnRow>,
     /// Text to put in front of the first prompt, for agents that take instructions no other way.

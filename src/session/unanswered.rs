@@ -4,45 +4,40 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::live::Live;
 use super::permission::spelled;
 
 impl Live {
-    /// Starts the time that an answer may take. `token` ends it.
-    pub(super) fn wait_for_answer(
-        self: &Arc<Self>,
-        id: &str,
-        number: u64,
-        token: CancellationToken,
-    ) {
-        let Some(patience) = self.permissions.unanswered else {
-            return;
-        };
-        let (live, id) = (Arc::downgrade(self), id.to_owned());
+    /// Starts the time that the answer to a question may take; it ends with the
+    /// guard. `None` where it may take for ever.
+    pub(super) fn wait_for_answer(self: &Arc<Self>, seq: i64) -> Option<DropGuard> {
+        let patience = self.permissions.unanswered?;
+        let token = CancellationToken::new();
+        let guard = token.clone().drop_guard();
+        let live = Arc::downgrade(self);
         tokio::spawn(async move {
             tokio::select! {
-                () = tokio::time::sleep(patience) => {}
-                () = token.cancelled() => return,
+                () = tokio::time::sleep(patience) => expire(&live, seq, patience).await,
+                () = token.cancelled() => {}
             }
-            expire(&live, &id, number, patience).await;
         });
+        Some(guard)
     }
 }
 
-async fn expire(live: &Weak<Live>, id: &str, number: u64, patience: Duration) {
+async fn expire(live: &Weak<Live>, seq: i64, patience: Duration) {
     let Some(live) = live.upgrade() else { return };
     let refused = live
         .transact(|state, batch| {
-            if state.ended.is_some() || !state.questions.remove_numbered(id, number) {
-                return;
+            if state.ended.is_none() {
+                let reason = format!(
+                    "nobody answered within {} (permissions.unanswered)",
+                    spelled(patience)
+                );
+                live.deny(state, batch, seq, &reason);
             }
-            let reason = format!(
-                "nobody answered within {} (permissions.unanswered)",
-                spelled(patience)
-            );
-            live.deny(state, batch, id, &reason);
         })
         .await;
     if let Err(failure) = refused {

@@ -7,7 +7,9 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::Store;
 use super::database::Database;
 use super::error::{Fault, StoreError};
+use super::events;
 use super::rows::TurnRow;
+use super::sessions;
 
 impl Store {
     /// The prompts, by their events' numbers, whose turn begins with an event of
@@ -74,15 +76,19 @@ fn begun_by(
     after: i64,
     kind: &str,
 ) -> Result<Vec<i64>, Fault> {
+    let Some(key) = sessions::key(connection, session)? else {
+        return Ok(Vec::new());
+    };
     let mut statement = connection.prepare_cached(
         "SELECT prompt FROM turns
-         WHERE session = (SELECT key FROM sessions WHERE id = ?1)
+         WHERE session = ?1
            AND ((first IS NULL AND last IS NULL) OR (first > ?2 AND EXISTS (
-                SELECT 1 FROM events WHERE events.id = (turns.session << 32) + turns.first
-                    AND events.kind = ?3)))
+                SELECT 1 FROM events WHERE id = ?4 + first AND events.kind = ?3)))
          ORDER BY prompt",
     )?;
-    let prompts = statement.query_map(params![session, after, kind], |row| row.get(0))?;
+    let prompts = statement.query_map(params![key, after, kind, events::id(key, 0)], |row| {
+        row.get(0)
+    })?;
     Ok(prompts.collect::<rusqlite::Result<_>>()?)
 }
 

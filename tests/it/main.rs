@@ -23,6 +23,7 @@ mod races;
 mod callbacks;
 mod permissions;
 mod serve;
+mod shim;
 mod attach;
 mod sessions;
 mod comeback;

@@ -5,7 +5,9 @@
 mod meta;
 mod requests;
 mod notices;
+mod server;
 
 pub use meta::*;
 pub use notices::*;
 pub use requests::*;
+pub use server::*;
