@@ -232,9 +232,8 @@ fn a_session_outlives_its_client_and_the_next_one_finds_it_live() {
         .call("session/prompt", prompt(&session, "u2"))
         .unwrap();
     assert_eq!(second.texts(), ["a2"]);
-    assert!(third.receive().unwrap().to_string().contains("u2"));
-    let update = third.receive().unwrap();
-    assert_eq!(update["params"]["update"]["content"]["text"], "a2");
+    assert!(third.receive().unwrap().to_string().contains("\"u2\""));
+    assert!(third.receive().unwrap().to_string().contains("\"a2\""));
 
     server.signal(libc::SIGTERM);
     assert_eq!(server.exit_code(), Some(0));
