@@ -30,6 +30,7 @@ mod attach_command;
 mod hooks;
 mod logging;
 mod http;
+mod web;
 mod sessions;
 mod comeback;
 mod preamble;
