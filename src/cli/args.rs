@@ -123,6 +123,13 @@ pub(super) struct ServeArguments {
     /// A file with the token that clients of TCP must send; no other user may read it.
     #[arg(long, value_name = "FILE")]
     pub(super) token_file: Option<PathBuf>,
+    /// A PEM file with the certificate, and its chain, for clients of TCP and HTTP: they
+    /// are then spoken with by TLS alone.
+    #[arg(long, value_name = "FILE")]
+    pub(super) tls_certificate: Option<PathBuf>,
+    /// A PEM file with the certificate's key.
+    #[arg(long, value_name = "FILE")]
+    pub(super) tls_key: Option<PathBuf>,
     /// Leave the terminal and the group of whoever started it.
     #[arg(long, hide = true)]
     pub(super) detached: bool,

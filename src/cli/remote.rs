@@ -43,11 +43,13 @@ impl Remote {
     pub(super) fn find(config: &Config, given: &ServerAddress) -> anyhow::Result<Remote> {
         let named = match &given.server {
             Some(named) => Some(named.parse()?),
-            None => spoken(&config.server.listen)?,
+            None => spoken(config)?,
         };
         let address = match named {
-            Some(Address::Http(_)) => {
-                bail!("--server: name its unix: or tcp: address; http: is for other clients")
+            Some(Address::Http(_) | Address::Https(_) | Address::Tls(_)) => {
+                bail!(
+                    "--server: name its unix: or tcp: address; http:, https: and tls: are for other clients"
+                )
             }
             Some(address) => address,
             None => Address::Unix(config.paths.socket()),
@@ -106,17 +108,22 @@ impl Remote {
                 let (input, output) = stream.into_split();
                 Ok(Client::over(input, output, self.depth))
             }
-            Address::Http(_) => Err(io::Error::from(io::ErrorKind::Unsupported)),
+            Address::Http(_) | Address::Https(_) | Address::Tls(_) => {
+                Err(io::Error::from(io::ErrorKind::Unsupported))
+            }
         }
     }
 }
 
-/// The first address of the configuration at which lines are spoken.
-fn spoken(listen: &[String]) -> anyhow::Result<Option<Address>> {
-    for address in listen {
+/// The first address of the configuration at which lines are spoken, as they are.
+fn spoken(config: &Config) -> anyhow::Result<Option<Address>> {
+    let is_encrypted = config.server.tls_certificate.is_some();
+    for address in &config.server.listen {
         let address = address.parse()?;
-        if !matches!(address, Address::Http(_)) {
-            return Ok(Some(address));
+        match address {
+            Address::Unix(_) => return Ok(Some(address)),
+            Address::Tcp(_) if !is_encrypted => return Ok(Some(address)),
+            _ => {}
         }
     }
     Ok(None)

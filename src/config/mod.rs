@@ -187,13 +187,18 @@ fn server_settings(
     settings: ServerSettings,
     scope: &vm::Scope<'_>,
 ) -> Result<ServerSettings, ConfigError> {
-    let token_file = match settings.token_file {
-        Some(file) => Some(scope.absolute(&file.to_string_lossy(), "server.token_file")?),
-        None => None,
+    let file = |given: &Option<PathBuf>, key: &str| match given {
+        Some(file) => scope.absolute(&file.to_string_lossy(), key).map(Some),
+        None => Ok(None),
     };
+    let token_file = file(&settings.token_file, "server.token_file")?;
+    let tls_certificate = file(&settings.tls_certificate, "server.tls_certificate")?;
+    let tls_key = file(&settings.tls_key, "server.tls_key")?;
     scope.at_least("server.connections", settings.connections as u64, 1)?;
     Ok(ServerSettings {
         token_file,
+        tls_certificate,
+        tls_key,
         ..settings
     })
 }
