@@ -205,12 +205,14 @@ impl Behind {
     /// Reads a page, and moves the client behind it.
     async fn page(
         &self,
-        shown: Shown,
+        mut shown: Shown,
         after: i64,
         until: i64,
     ) -> Result<(Shown, Vec<u8>), Failure> {
         let own = {
             let mut state = self.live.state();
+            // Turns up to `until` may have begun since the last page.
+            shown.set_own(state.own_starts(&self.client));
             state
                 .lag(&self.client)
                 .map(|lag| lag.take(until))

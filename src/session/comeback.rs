@@ -14,6 +14,7 @@ use super::kept::Kept;
 use super::live::{Live, Unclaimed};
 use super::preamble::Knowledge;
 use super::registry::Lease;
+use super::selection;
 use super::start::Start;
 use super::state::OwnError;
 use crate::acp::extension::{Restored, SessionSettings, Tier};
@@ -251,6 +252,7 @@ impl Host {
         };
         {
             let mut state = live.state();
+            state.selection = selection::of(&result);
             let instructions = state.first_prompt.take();
             let instructions =
                 instructions.filter(|_| is_new || knowledge.is_fresh || kept.has_new_instructions);

@@ -10,6 +10,7 @@ use super::client::Client;
 use super::handshake::{agent_params, announced, with_context};
 use super::host::Host;
 use super::live::{Live, Unclaimed};
+use super::selection;
 use super::start::Start;
 use super::state::{OwnError, now};
 use crate::acp::extension::{SessionMeta, SessionOptions};
@@ -213,6 +214,7 @@ impl Host {
                 forked_from: None,
                 warnings,
             };
+            state.selection = selection::of(&result);
             let shown = announced(&result, &state.public_id(), &meta);
             let line = message::result(id, &shown);
             state.record(

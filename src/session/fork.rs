@@ -16,6 +16,7 @@ use super::handshake::announced;
 use super::host::Host;
 use super::kept::{Kept, forked_from};
 use super::registry::Lease;
+use super::selection;
 use super::state::now;
 use super::usage;
 use crate::acp::extension::{ForkedFrom, Role, SessionMeta, Tier};
@@ -298,6 +299,7 @@ async fn answer(
             forked_from: Some(from.clone()),
             warnings,
         };
+        state.selection = selection::of(&result);
         let public = state.public_id();
         let shown = announced(&with_session(&result, &public), &public, &meta);
         let line = message::result(id, &shown);

@@ -12,7 +12,7 @@
 //! [`start`] how one is started, [`restarts`] how often; [`create`], [`restore`],
 //! [`fork`] and [`replay`] begin a session, [`interrupted`] what was left of it;
 //! [`comeback`] gives an agent its conversation back, with what was [`kept`] of its
-//! creation, its [`settings`] (from what is [`offered`]) and, where it does not
+//! creation, its [`settings`] (from what is [`offered`]; the [`selection`] for one that comes later) and, where it does not
 //! remember, a [`preamble`]; [`registry`] finds it, [`leases`] and [`locks`] tell who
 //! drives it; [`sleep`] ends what is idle until it is needed; [`index`] lets its
 //! words be found, [`usage`] adds up what it used; [`status`] says what it does,
@@ -55,6 +55,7 @@ pub mod fork;
 pub mod comeback;
 pub mod kept;
 pub mod settings;
+mod selection;
 pub mod offered;
 pub mod preamble;
 pub mod replay;

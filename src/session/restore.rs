@@ -42,10 +42,10 @@ impl Host {
         let mut slot = slot.lock().await;
         let back = match slot.live() {
             Some(live) => Back {
+                result: self.selection(&live).await?,
                 live,
                 rest: Rest::default(),
                 restored: Restored::by(Tier::Attach),
-                result: "{}".into(),
             },
             None => {
                 let rest = slot.settle().await;

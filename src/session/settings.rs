@@ -40,6 +40,11 @@ const BEGINNINGS: [&str; 2] = [methods::SESSION_NEW, methods::SESSION_FORK];
 impl Host {
     /// What a session was set to last, by its client or by its agent.
     pub(super) async fn settings(&self, session: &str) -> Result<SessionSettings, Failure> {
+        Ok(self.known_settings(session).await?.settings)
+    }
+
+    /// The same, with the agent's list of options if it came apart.
+    pub(super) async fn known_settings(&self, session: &str) -> Result<Known, Failure> {
         let answers = SETTERS.iter().chain(&BEGINNINGS);
         let kinds = (UPDATES
             .iter()
@@ -74,7 +79,10 @@ impl Host {
         for row in pages.iter().rev().flatten() {
             history.feed(row);
         }
-        Ok(history.settings)
+        Ok(Known {
+            settings: history.settings,
+            listed: history.listed,
+        })
     }
 }
 
@@ -86,10 +94,19 @@ fn is_complete(row: &EventRow) -> bool {
             && restored(row).is_some_and(|restored| !restored.settings.is_empty()))
 }
 
+/// What a session was set to.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    pub(super) settings: SessionSettings,
+    /// The newest full list of options since the session began or came back, raw.
+    pub(super) listed: Option<Box<str>>,
+}
+
 /// Settings as the events change them.
 #[derive(Default)]
 struct History {
     settings: SessionSettings,
+    listed: Option<Box<str>>,
     /// The option that stands for the mode, and the one for the model.
     mode_option: Option<String>,
     model_option: Option<String>,
@@ -106,6 +123,7 @@ impl History {
         };
         let kind = row.kind.as_ref();
         if kind == methods::SESSION_RESTORED {
+            self.listed = None;
             if let Some(restored) = restored(row)
                 && !restored.settings.is_empty()
             {
@@ -117,7 +135,7 @@ impl History {
             if kind == UPDATES[0] {
                 self.mode(value(splice::member(update, "currentModeId")));
             } else {
-                self.options(&Offered::of(update));
+                self.listed(update);
             }
         } else if SETTERS.contains(&kind) {
             if let Some(id) = part("id")
@@ -132,6 +150,7 @@ impl History {
             let offered = Offered::of(part("result").unwrap_or("{}"));
             self.settings = offered.settings();
             self.options(&offered);
+            self.listed = None;
         } else {
             let asked = part("id").and_then(|id| self.asked.remove(id));
             let Some(asked) = asked else { return };
@@ -143,8 +162,17 @@ impl History {
             } else {
                 self.option(text("configId"), text("value"));
             }
-            self.options(&Offered::of(part("result").unwrap_or("{}")));
+            self.listed(part("result").unwrap_or("{}"));
         }
+    }
+
+    /// Takes over what an update or answer lists.
+    fn listed(&mut self, object: &str) {
+        let offered = Offered::of(object);
+        if offered.options.is_some() {
+            self.listed = splice::member(object, "configOptions").map(Into::into);
+        }
+        self.options(&offered);
     }
 
     fn mode(&mut self, mode: Value) {

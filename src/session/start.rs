@@ -186,6 +186,7 @@ impl Host {
             is_leaving: false,
             followers: Vec::new(),
             woke: None,
+            selection: "{}".into(),
             row,
         };
         let watch = Watch::new(&state.session, self.hooks.clone());

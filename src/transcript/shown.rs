@@ -70,6 +70,11 @@ impl Shown {
         }
     }
 
+    /// Names the starts of turns of the client's own prompts anew.
+    pub fn set_own(&mut self, own: Vec<i64>) {
+        self.own = own;
+    }
+
     /// Names the prompts that are shown where their turn begins.
     pub fn show_later(&mut self, prompts: impl IntoIterator<Item = i64>) {
         self.later = prompts.into_iter().collect();
