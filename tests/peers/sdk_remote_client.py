@@ -57,31 +57,34 @@ async def connect(client, transport, address):
     return acp.connect_to_agent(client, stream)
 
 
-async def main(transport, address, cwd, *prompts):
+async def begin(transport, address):
     client = Client()
     connection = await connect(client, transport, address)
+    initialized = await connection.initialize(
+        protocol_version=acp.PROTOCOL_VERSION,
+        client_info=schema.Implementation(name="acpbox-sdk-remote-client", version="0"),
+    )
+    return client, connection, dump(initialized)
+
+
+async def main(transport, address, cwd, *prompts):
     seen = {"turns": []}
-    try:
-        initialized = await connection.initialize(
-            protocol_version=acp.PROTOCOL_VERSION,
-            client_info=schema.Implementation(name="acpbox-sdk-remote-client", version="0"),
-        )
-        seen["initialize"] = dump(initialized)
-        session = await connection.new_session(cwd=cwd, mcp_servers=[])
-        seen["session"] = dump(session)
-        session_id = session.session_id
-        for text in prompts:
-            turn = await connection.prompt(session_id=session_id, prompt=[acp.text_block(text)])
-            seen["turns"].append(dump(turn))
-        seen["updates"], client.updates = client.updates, []
-        await connection.load_session(cwd=cwd, session_id=session_id, mcp_servers=[])
-        # The answer may come on another stream than what it is about.
-        while chunks(client.updates) < chunks(seen["updates"]):
-            await asyncio.sleep(0.02)
-        seen["replayed"] = client.updates
-        seen["permissions"] = client.permissions
-    finally:
-        await connection.close()
+    client, connection, seen["initialize"] = await begin(transport, address)
+    session = await connection.new_session(cwd=cwd, mcp_servers=[])
+    seen["session"] = dump(session)
+    session_id = session.session_id
+    for text in prompts:
+        turn = await connection.prompt(session_id=session_id, prompt=[acp.text_block(text)])
+        seen["turns"].append(dump(turn))
+    seen["updates"], seen["permissions"] = client.updates, client.permissions
+    await connection.close()
+    # It comes back on another connection, where it has no stream of the session yet.
+    client, connection, _ = await begin(transport, address)
+    await connection.load_session(cwd=cwd, session_id=session_id, mcp_servers=[])
+    while chunks(client.updates) < chunks(seen["updates"]):
+        await asyncio.sleep(0.02)
+    seen["replayed"] = client.updates
+    await connection.close()
     print(json.dumps(seen))
 
 
