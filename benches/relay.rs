@@ -129,6 +129,7 @@ impl System {
         command
             .env("XDG_STATE_HOME", folder.join("state"))
             .env("XDG_CONFIG_HOME", folder.join("config"))
+            .env("XDG_RUNTIME_DIR", folder.join("run"))
             .env("HOME", folder)
             .current_dir(workspace);
         command

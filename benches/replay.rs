@@ -136,6 +136,7 @@ impl Peer {
             .args(["stdio", "--agent", "example"])
             .env("XDG_STATE_HOME", folder.join("state"))
             .env("XDG_CONFIG_HOME", folder.join("config"))
+            .env("XDG_RUNTIME_DIR", folder.join("run"))
             .env("HOME", folder)
             .current_dir(folder.join("workspace"))
             .stdin(Stdio::piped())

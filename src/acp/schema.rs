@@ -215,6 +215,13 @@ const PARTS: &[Part] = &[
 
 const METHODS: &[Method] = &[
     Method {
+        name: "_acpbox/server/info",
+        summary: "Which server this is. Starts nothing.",
+        params: schema_of::<ServerInfoRequest>,
+        result: schema_of::<ServerInfo>,
+        result_name: "ServerInfo",
+    },
+    Method {
         name: "_acpbox/session/events",
         summary: "One page of a session's transcript, whether its VM runs or not. Starts nothing.",
         params: schema_of::<EventsRequest>,
@@ -229,11 +236,25 @@ const METHODS: &[Method] = &[
         result_name: "SearchResponse",
     },
     Method {
+        name: "_acpbox/session/html",
+        summary: "Items of a transcript as HTML, for a page that follows it. Starts nothing.",
+        params: schema_of::<HtmlRequest>,
+        result: schema_of::<HtmlResponse>,
+        result_name: "HtmlResponse",
+    },
+    Method {
         name: "_acpbox/agent/logs",
         summary: "What a session's agent wrote to stderr.",
         params: schema_of::<LogsRequest>,
         result: schema_of::<LogsResponse>,
         result_name: "LogsResponse",
+    },
+    Method {
+        name: "_acpbox/server/status",
+        summary: "What this acpbox process serves, to whom, and how busy it is. Starts nothing.",
+        params: schema_of::<ServerStatusRequest>,
+        result: schema_of::<ServerStatus>,
+        result_name: "ServerStatus",
     },
     Method {
         name: "_acpbox/vm/list",

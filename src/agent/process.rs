@@ -7,6 +7,7 @@ use bytes::BytesMut;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, watch};
+use tracing::Instrument as _;
 
 use crate::rpc::codec::{Decoder, Frame};
 use crate::rpc::{BatchReader, Outbox, write_loop};
@@ -47,14 +48,15 @@ impl AgentProcess {
         let stdout = pipe::Receiver::from_owned_fd(process.stdout)?;
         let stderr = pipe::Receiver::from_owned_fd(process.stderr.ok_or_else(missing)?)?;
         let (outbox, queue) = Outbox::new();
-        tokio::spawn(async move {
+        let writing = async move {
             if let Err(error) = write_loop(queue, stdin).await {
                 tracing::debug!(%error, "the agent closed its stdin");
             }
-        });
+        };
+        tokio::spawn(writing.in_current_span());
         let tail = Arc::new(Mutex::new(VecDeque::new()));
         let (lines, received) = mpsc::channel(WAITING_BATCHES);
-        tokio::spawn(read_stderr(stderr, Arc::clone(&tail), lines));
+        tokio::spawn(read_stderr(stderr, Arc::clone(&tail), lines).in_current_span());
         let agent = AgentProcess {
             outbox,
             exit: process.exit,

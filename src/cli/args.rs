@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod server;
+
+pub(super) use server::{AttachArguments, ServerAddress, StatusArguments};
+
 /// Runs ACP coding agents inside VMs, behind any ACP editor, and keeps every transcript.
 ///
 /// An editor starts `acpbox` (or `acpbox stdio`) as its agent's command. A
@@ -29,6 +33,16 @@ pub(super) struct Global {
     /// Say more on stderr; repeat for more still.
     #[arg(long, short, global = true, action = clap::ArgAction::Count)]
     pub(super) verbose: u8,
+    /// How stderr is written: for people, or each line as a JSON object.
+    #[arg(long, global = true, value_enum, default_value_t)]
+    pub(super) log_format: LogFormat,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum LogFormat {
+    #[default]
+    Text,
+    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -40,6 +54,14 @@ pub(super) enum Command {
     /// Sessions, their agents and VMs live on when a client goes. SIGTERM lets
     /// running turns end; a second one does not.
     Serve(ServeArguments),
+    /// What the running server does: its sessions, VMs and clients.
+    ///
+    /// Exits with 1 if none runs.
+    Status(StatusArguments),
+    /// Follow a live session in the terminal, prompt it and answer what it asks.
+    ///
+    /// The session is the server's (`acpbox serve`) and goes on when you leave.
+    Attach(AttachArguments),
     /// Send one prompt and print the reply.
     Run(RunArguments),
     /// List, show, replay, export, import and delete stored sessions.
@@ -69,8 +91,21 @@ pub(super) enum Command {
     ExampleAgent,
 }
 
+// Without a doc comment, which would become that of the command.
+#[derive(Debug, Default, Clone, Args)]
+pub(super) struct ServerArguments {
+    /// Do not use a server (`acpbox serve`) that runs already.
+    #[arg(long)]
+    pub(super) no_server: bool,
+    /// Start a server if none runs, and use it; it goes on when this ends.
+    #[arg(long, conflicts_with = "no_server")]
+    pub(super) spawn_server: bool,
+}
+
 #[derive(Debug, Default, Clone, Args)]
 pub(super) struct StdioArguments {
+    #[command(flatten)]
+    pub(super) server: ServerArguments,
     /// The agent of sessions whose client names none.
     #[arg(long, value_name = "NAME")]
     pub(super) agent: Option<String>,
@@ -88,6 +123,16 @@ pub(super) struct ServeArguments {
     /// A file with the token that clients of TCP must send; no other user may read it.
     #[arg(long, value_name = "FILE")]
     pub(super) token_file: Option<PathBuf>,
+    /// A PEM file with the certificate, and its chain, for clients of TCP and HTTP: they
+    /// are then spoken with by TLS alone.
+    #[arg(long, value_name = "FILE")]
+    pub(super) tls_certificate: Option<PathBuf>,
+    /// A PEM file with the certificate's key.
+    #[arg(long, value_name = "FILE")]
+    pub(super) tls_key: Option<PathBuf>,
+    /// Leave the terminal and the group of whoever started it.
+    #[arg(long, hide = true)]
+    pub(super) detached: bool,
     /// The agent of sessions whose client names none.
     #[arg(long, value_name = "NAME")]
     pub(super) agent: Option<String>,
@@ -100,6 +145,8 @@ pub(super) struct ServeArguments {
 #[derive(Debug, Clone, Args)]
 #[command(after_help = RUN_EXIT_CODES)]
 pub(super) struct RunArguments {
+    #[command(flatten)]
+    pub(super) server: ServerArguments,
     /// The agent to ask; see `acpbox agents list`.
     #[arg(long, value_name = "NAME")]
     pub(super) agent: Option<String>,

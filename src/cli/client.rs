@@ -1,11 +1,14 @@
-//! A small ACP client of acpbox's own server, inside the process.
+//! A small ACP client of an acpbox server: inside this process, behind a shim, or
+//! at the other end of a stream.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::io::{DuplexStream, ReadHalf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::shim::{Link, Shim};
 use crate::rpc::codec::{Decoder, Frame};
 use crate::rpc::{BatchReader, Body, Message, Outbox, Outcome, message, write_loop};
 use crate::server::{self, Gate, Server};
@@ -13,14 +16,19 @@ use crate::server::{self, Gate, Server};
 /// Room between client and server, in bytes.
 const PIPE_BYTES: usize = 64 * 1024;
 
-/// A connection to a server that serves nobody else.
+/// How long a shim may take to pass on what was said last.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// A connection to a server.
 pub(super) struct Client {
     outbox: Outbox,
-    reader: BatchReader<ReadHalf<DuplexStream>>,
+    reader: BatchReader<Box<dyn AsyncRead + Send + Unpin>>,
     depth: usize,
     last_id: u64,
     shutdown: CancellationToken,
-    serving: JoinHandle<server::Ending>,
+    /// What serves it in this process.
+    serving: Option<JoinHandle<()>>,
+    farewell: Duration,
 }
 
 /// What the server sent. Ids, params, results and errors are raw JSON.
@@ -42,7 +50,7 @@ pub(super) enum Incoming {
 
 /// The server ended the connection.
 #[derive(Debug, thiserror::Error)]
-#[error("acpbox's own server ended the connection")]
+#[error("the acpbox server ended the connection")]
 pub(super) struct Ended;
 
 impl Client {
@@ -54,26 +62,54 @@ impl Client {
         let (input, output) = tokio::io::split(theirs);
         let shutdown = CancellationToken::new();
         let token = shutdown.clone();
-        let serving = tokio::spawn(server::serve(
-            server,
-            input,
-            output,
-            Gate::default(),
-            token,
-            || false,
-        ));
+        let serving = tokio::spawn(async move {
+            server::serve(server, input, output, Gate::default(), token, || false).await;
+        });
         let (reading, writing) = tokio::io::split(ours);
+        Client {
+            shutdown,
+            serving: Some(serving),
+            ..Client::over(reading, writing, depth)
+        }
+    }
+
+    /// Uses a server that runs already, and finds it again.
+    pub(super) fn through(shim: Shim, link: Link, depth: usize) -> Client {
+        let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
+        let (input, output) = tokio::io::split(theirs);
+        let shutdown = CancellationToken::new();
+        let token = shutdown.clone();
+        let serving = tokio::spawn(async move {
+            shim.serve(link, input, output, token, || false).await;
+        });
+        let (reading, writing) = tokio::io::split(ours);
+        Client {
+            shutdown,
+            serving: Some(serving),
+            farewell: FAREWELL,
+            ..Client::over(reading, writing, depth)
+        }
+    }
+
+    /// A client of the server at the other end. `depth` is how deep its messages
+    /// may nest. Call within a tokio runtime.
+    pub(super) fn over(
+        reading: impl AsyncRead + Send + Unpin + 'static,
+        writing: impl AsyncWrite + Send + Unpin + 'static,
+        depth: usize,
+    ) -> Client {
         let (outbox, queue) = Outbox::new();
         tokio::spawn(write_loop(queue, writing));
         Client {
             outbox,
             // What acpbox itself writes is not bounded again: a reply that streamed in
             // many messages, each within the limit, comes in one at the end.
-            reader: BatchReader::new(reading, Decoder::lines(usize::MAX)),
+            reader: BatchReader::new(Box::new(reading), Decoder::lines(usize::MAX)),
             depth,
             last_id: 0,
-            shutdown,
-            serving,
+            shutdown: CancellationToken::new(),
+            serving: None,
+            farewell: Duration::ZERO,
         }
     }
 
@@ -119,10 +155,22 @@ impl Client {
         Ok(messages.collect())
     }
 
+    /// Whether the server outlives this process.
+    pub(super) fn is_shared(&self) -> bool {
+        !self.farewell.is_zero()
+    }
+
     /// Ends the connection; sessions live on.
     pub(super) async fn close(self) {
-        self.shutdown.cancel();
-        let _ = self.serving.await;
+        drop(self.outbox);
+        let Some(mut serving) = self.serving else {
+            return;
+        };
+        let ended = tokio::time::timeout(self.farewell, &mut serving).await;
+        if ended.is_err() {
+            self.shutdown.cancel();
+            let _ = serving.await;
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use super::exit::{self, Code};
 use super::output::Output;
 use super::{agents, boot_check};
 use crate::agent::catalog::AgentInfo;
+use crate::session::hooks::NOTIFY;
 use crate::store::{Store, StoreError};
 use crate::transcript::printable_line;
 use crate::vm::{self, Check, Outcome};
@@ -118,6 +119,7 @@ async fn examine(context: &Context, report: &mut Report) {
         );
         report.add("an earlier database", Outcome::Degraded(what));
     }
+    hooks(context, report);
     let settings = context.config.vm_settings("default");
     let Some(driver) = vm::driver(&settings.driver, vm::own_executable()) else {
         let what = format!(
@@ -139,6 +141,36 @@ async fn examine(context: &Context, report: &mut Report) {
             &format!("agent {}", agent.name),
             installed(&info, is_default),
         );
+    }
+}
+
+/// Whether the programs of `[hooks]` are there.
+fn hooks(context: &Context, report: &mut Report) {
+    let find = |program: &str| {
+        let path = Some(context.environment.path());
+        which::which_in(program, path, "/")
+    };
+    let hooks = &context.config.hooks;
+    for (key, command) in hooks.commands() {
+        let program = command.first().map_or("", String::as_str);
+        let outcome = match find(program) {
+            Ok(path) => Outcome::Good(path.display().to_string()),
+            Err(_) => Outcome::Degraded(format!(
+                "`{program}` is no program on PATH; write its absolute path, or take hooks.{key} \
+                 out of the configuration"
+            )),
+        };
+        report.add(&format!("hooks.{key}"), outcome);
+    }
+    if hooks.notify {
+        let outcome = match find(NOTIFY) {
+            Ok(path) => Outcome::Good(path.display().to_string()),
+            Err(_) => Outcome::Degraded(format!(
+                "there is no `{NOTIFY}`: install libnotify (libnotify-bin on Debian), or set \
+                 hooks.notify to false"
+            )),
+        };
+        report.add("hooks.notify", outcome);
     }
 }
 

@@ -53,3 +53,12 @@ pub fn of_failure(failure: &Failure) -> Code {
         _ => AGENT,
     }
 }
+
+/// The code of a turn that ended by itself, from ACP's `stopReason`.
+pub fn of_stop_reason(reason: &str) -> Code {
+    match reason {
+        "cancelled" => CANCELLED,
+        "refusal" | "max_tokens" | "max_turn_requests" => REFUSED,
+        _ => DONE,
+    }
+}

@@ -5,12 +5,16 @@ mod context;
 pub mod exit;
 mod output;
 mod client;
+mod shim;
+mod remote;
 mod find;
 mod confirm;
 mod table;
 
 mod stdio;
 mod serve;
+mod status;
+mod attach;
 mod run;
 mod sessions;
 mod logs;
@@ -27,14 +31,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Arguments, Command};
+use args::{Arguments, Command, LogFormat};
 
 use crate::session::locks;
 
 /// Runs the command that the process's arguments name.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    logging(arguments.global.verbose);
+    logging(&arguments.global);
     let is_piped = !std::io::stdin().is_terminal();
     let command = match arguments.command {
         Some(command) => command,
@@ -49,6 +53,8 @@ pub fn main() -> ExitCode {
         Command::ExampleAgent => return crate::agent::example::run(),
         Command::Stdio(stdio) => stdio::run(&arguments.global, &stdio),
         Command::Serve(serve) => serve::run(&arguments.global, &serve),
+        Command::Status(status) => status::run(&arguments.global, &status),
+        Command::Attach(attach) => attach::run(&arguments.global, &attach),
         Command::Run(run) => run::run(&arguments.global, &run),
         Command::Sessions(command) => sessions::run(&arguments.global, &command),
         Command::Logs(logs) => logs::run(&arguments.global, &logs),
@@ -71,9 +77,9 @@ pub fn main() -> ExitCode {
 }
 
 /// Logs go to stderr: stdout belongs to the protocol.
-fn logging(verbose: u8) {
+fn logging(global: &args::Global) {
     use tracing_subscriber::EnvFilter;
-    let default = match verbose {
+    let default = match global.verbose {
         0 => "acpbox=warn",
         1 => "acpbox=info",
         2 => "acpbox=debug",
@@ -85,5 +91,12 @@ fn logging(verbose: u8) {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
     // A second call, as from a test, changes nothing.
-    let _ = subscriber.try_init();
+    let _ = match global.log_format {
+        LogFormat::Text => subscriber.try_init(),
+        LogFormat::Json => {
+            output::say_in_json();
+            let subscriber = subscriber.json().flatten_event(true);
+            subscriber.with_current_span(false).try_init()
+        }
+    };
 }

@@ -4,6 +4,7 @@
 //! command quietly. Colours are left out where `NO_COLOR` or a pipe says so.
 
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anstream::ColorChoice;
 use serde::Serialize;
@@ -127,9 +128,26 @@ impl Stream {
     }
 }
 
+/// Whether what is said on standard error is read by programs.
+static IN_JSON: AtomicBool = AtomicBool::new(false);
+
+/// From now on [`say`] writes lines as the log's, each a JSON object.
+pub(super) fn say_in_json() {
+    IN_JSON.store(true, Ordering::Relaxed);
+}
+
 /// Says something on standard error, harmless for a terminal whoever wrote it.
 pub(super) fn say(text: &str) {
-    eprintln!("acpbox: {}", crate::transcript::printable(text));
+    let text = crate::transcript::printable(text);
+    if IN_JSON.load(Ordering::Relaxed) {
+        let timestamp = jiff::Timestamp::now().to_string();
+        let line = serde_json::json!({
+            "timestamp": timestamp, "level": "INFO", "message": text, "target": "acpbox",
+        });
+        eprintln!("{line}");
+        return;
+    }
+    eprintln!("acpbox: {text}");
 }
 
 /// Prints styled text on standard error; styles go where they are not wanted.

@@ -12,17 +12,19 @@ use super::context::{self, Context};
 use super::exit::{self, Code};
 use super::output;
 use crate::config::Config;
-use crate::server::listen::{Address, Listener, TcpSocket, Token, UnixSocket};
+use crate::server::listen::{Address, ListenError, Listener, TcpSocket, Tls, Token, UnixSocket};
 use crate::server::service;
 use crate::session::retention;
 
 /// The token of clients of TCP on loopback, in the state folder.
-const OWN_TOKEN: &str = "token";
-
-/// The socket's name in the runtime folder.
-const SOCKET: &str = "acpbox.sock";
+pub(super) const OWN_TOKEN: &str = "token";
 
 pub(super) fn run(global: &Global, arguments: &ServeArguments) -> anyhow::Result<Code> {
+    if arguments.detached {
+        // Without a terminal, and no part of whoever started it. It fails only for a
+        // process that leads a group already, whose terminal it does not share then.
+        let _ = rustix::process::setsid();
+    }
     let context = Context::new(global, arguments.agent.as_deref(), arguments.vm.as_deref())?;
     let runtime = context::runtime()?;
     runtime.block_on(async {
@@ -53,11 +55,29 @@ fn token_file<'a>(config: &'a Config, arguments: &'a ServeArguments) -> Option<&
     named.or(config.server.token_file.as_deref())
 }
 
+/// What TCP and HTTP are spoken through, if a certificate is named.
+fn tls(config: &Config, arguments: &ServeArguments) -> Result<Option<Tls>, ListenError> {
+    let certificate =
+        (arguments.tls_certificate.as_ref()).or(config.server.tls_certificate.as_ref());
+    let key = (arguments.tls_key.as_ref()).or(config.server.tls_key.as_ref());
+    let half = |given, missing| Err(ListenError::HalfTls { given, missing });
+    match (certificate, key) {
+        (Some(certificate), Some(key)) => Tls::read(certificate, key).map(Some),
+        (None, None) => Ok(None),
+        (Some(_), None) => half("server.tls_certificate", "server.tls_key (--tls-key)"),
+        (None, Some(_)) => half(
+            "server.tls_key",
+            "server.tls_certificate (--tls-certificate)",
+        ),
+    }
+}
+
 /// What systemd passed on, what was asked for, or the socket in the runtime folder.
 async fn listeners(config: &Config, arguments: &ServeArguments) -> anyhow::Result<Vec<Listener>> {
     let token = token_file(config, arguments).map(Token::read).transpose()?;
     let own_token = config.paths.state_dir.join(OWN_TOKEN);
-    let mut listeners = inherited(token.as_ref(), &own_token)?;
+    let tls = tls(config, arguments)?;
+    let mut listeners = inherited(token.as_ref(), &own_token, tls.as_ref())?;
     let given = if arguments.listen.is_empty() {
         &config.server.listen
     } else {
@@ -68,20 +88,23 @@ async fn listeners(config: &Config, arguments: &ServeArguments) -> anyhow::Resul
         .map(|address| address.parse())
         .collect::<Result<Vec<Address>, _>>()?;
     if addresses.is_empty() && listeners.is_empty() {
-        addresses.push(Address::Unix(config.paths.runtime_dir.join(SOCKET)));
+        addresses.push(Address::Unix(config.paths.socket()));
     }
     for address in addresses {
         listeners.push(match address {
             Address::Unix(path) => Listener::Unix(UnixSocket::bind(&path)?),
-            Address::Tcp(address) => {
-                std::fs::create_dir_all(&config.paths.state_dir)?;
-                let socket = TcpSocket::bind(&address, token.as_ref(), &own_token).await?;
-                Listener::Tcp(socket)
+            Address::Tls(_) | Address::Https(_) if tls.is_none() => {
+                return Err(ListenError::NoTls(address).into());
             }
-            Address::Http(address) => {
+            Address::Tcp(address) | Address::Tls(address) => {
                 std::fs::create_dir_all(&config.paths.state_dir)?;
                 let socket = TcpSocket::bind(&address, token.as_ref(), &own_token).await?;
-                Listener::Http(socket)
+                Listener::Tcp(socket.encrypted(tls.clone()))
+            }
+            Address::Http(address) | Address::Https(address) => {
+                std::fs::create_dir_all(&config.paths.state_dir)?;
+                let socket = TcpSocket::bind(&address, token.as_ref(), &own_token).await?;
+                Listener::Http(socket.encrypted(tls.as_ref().map(Tls::for_http)))
             }
         });
     }
@@ -89,7 +112,11 @@ async fn listeners(config: &Config, arguments: &ServeArguments) -> anyhow::Resul
 }
 
 /// The sockets that systemd opened for this process (`sd_listen_fds(3)`).
-fn inherited(token: Option<&Token>, own_token: &Path) -> anyhow::Result<Vec<Listener>> {
+fn inherited(
+    token: Option<&Token>,
+    own_token: &Path,
+    tls: Option<&Tls>,
+) -> anyhow::Result<Vec<Listener>> {
     let mut passed = listenfd::ListenFd::from_env();
     let mut listeners = Vec::new();
     for index in 0..passed.len() {
@@ -102,7 +129,7 @@ fn inherited(token: Option<&Token>, own_token: &Path) -> anyhow::Result<Vec<List
             let address = socket.local_addr()?;
             let socket = TcpListener::from_std(socket)?;
             let socket = TcpSocket::of(socket, address, token, own_token)?;
-            listeners.push(Listener::Tcp(socket));
+            listeners.push(Listener::Tcp(socket.encrypted(tls.cloned())));
         }
     }
     Ok(listeners)

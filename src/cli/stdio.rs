@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 use super::args::{Global, StdioArguments};
 use super::context::{self, Context};
 use super::exit::{self, Code};
+use super::shim::{self, Choice};
 use crate::rpc::stdio;
 use crate::server::{self, Gate};
 use crate::session::retention;
@@ -14,13 +15,27 @@ pub(super) fn run(global: &Global, arguments: &StdioArguments) -> anyhow::Result
     let context = Context::new(global, arguments.agent.as_deref(), arguments.vm.as_deref())?;
     let runtime = context::runtime()?;
     let code = runtime.block_on(async {
-        let server = context.server()?;
         let shutdown = CancellationToken::new();
         stop_on_signals(shutdown.clone())?;
+        let choice = Choice {
+            server: &arguments.server,
+            agent: arguments.agent.as_deref(),
+            vm: arguments.vm.as_deref(),
+        };
+        if let Some((shim, link)) = shim::find(&context, choice).await {
+            let (input, output) = (stdio::input(), stdio::output());
+            shim.serve(link, input, output, shutdown, stdio::output_is_closed)
+                .await;
+            return Ok(exit::DONE);
+        }
+        let server = context.server()?;
         let host = std::sync::Arc::clone(&server.host);
         let keeping = tokio::spawn(retention::keep(std::sync::Arc::clone(&host)));
         let (input, output) = (stdio::input(), stdio::output());
-        let gate = Gate::default();
+        let gate = Gate {
+            peer: "stdio".to_owned(),
+            ..Gate::default()
+        };
         let ending = server::serve(
             server,
             input,

@@ -6,6 +6,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::hooks::Hooks;
 use super::limits::Limits;
 use super::permissions;
 use super::restore::Restore;
@@ -26,6 +27,7 @@ pub(super) struct File {
     pub(super) retention: Retention,
     pub(super) restore: Restore,
     pub(super) server: ServerSettings,
+    pub(super) hooks: Hooks,
     /// What is answered when an agent asks whether it may.
     pub(super) permissions: permissions::Table,
 }

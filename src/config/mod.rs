@@ -6,6 +6,7 @@
 mod environment;
 mod error;
 mod file;
+mod hooks;
 mod limits;
 mod paths;
 mod permissions;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 pub use environment::Environment;
 pub use error::ConfigError;
 pub use file::nearest;
+pub use hooks::Hooks;
 pub use limits::Limits;
 pub use paths::Paths;
 pub use permissions::{Decision, PathPattern, Permissions, Rule, TextPattern, ToolKind};
@@ -56,6 +58,7 @@ pub struct Config {
     pub retention: Retention,
     pub restore: Restore,
     pub server: ServerSettings,
+    pub hooks: Hooks,
     pub permissions: Arc<Permissions>,
     /// `[vms.default]`: what every VM gets.
     vm_defaults: VmSettings,
@@ -149,6 +152,7 @@ impl Config {
             retention: scope.retention(file.retention)?,
             restore: file.restore,
             server: server_settings(file.server, &scope)?,
+            hooks: file.hooks.resolved(&scope)?,
             permissions: Arc::new(scope.permissions(file.permissions)?),
             agents,
             vm_defaults,
@@ -183,13 +187,18 @@ fn server_settings(
     settings: ServerSettings,
     scope: &vm::Scope<'_>,
 ) -> Result<ServerSettings, ConfigError> {
-    let token_file = match settings.token_file {
-        Some(file) => Some(scope.absolute(&file.to_string_lossy(), "server.token_file")?),
-        None => None,
+    let file = |given: &Option<PathBuf>, key: &str| match given {
+        Some(file) => scope.absolute(&file.to_string_lossy(), key).map(Some),
+        None => Ok(None),
     };
+    let token_file = file(&settings.token_file, "server.token_file")?;
+    let tls_certificate = file(&settings.tls_certificate, "server.tls_certificate")?;
+    let tls_key = file(&settings.tls_key, "server.tls_key")?;
     scope.at_least("server.connections", settings.connections as u64, 1)?;
     Ok(ServerSettings {
         token_file,
+        tls_certificate,
+        tls_key,
         ..settings
     })
 }

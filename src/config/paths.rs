@@ -50,6 +50,11 @@ impl Paths {
         })
     }
 
+    /// The socket of `acpbox serve`, where it is not told otherwise.
+    pub fn socket(&self) -> PathBuf {
+        self.runtime_dir.join("acpbox.sock")
+    }
+
     /// Why a guest may not write below `folder`: with acpbox's own files it
     /// could widen its own cage. `None` when it may.
     pub(super) fn forbid(&self, folder: &Path) -> Option<String> {

@@ -17,9 +17,14 @@ pub struct ServerSettings {
     pub listen: Vec<String>,
     /// A file with the token that clients of TCP and HTTP must send; no other user may read it.
     pub token_file: Option<PathBuf>,
+    /// A PEM file with the certificate that clients of TCP and HTTP are shown, and those
+    /// that vouch for it. With it nothing but TLS is spoken there.
+    pub tls_certificate: Option<PathBuf>,
+    /// A PEM file with the certificate's key, which not every user may read.
+    pub tls_key: Option<PathBuf>,
     /// Clients that may be connected at once.
     pub connections: usize,
-    /// How long a client may take to send `initialize`.
+    /// How long a client may take for a TLS handshake, and then to send `initialize`.
     #[serde(deserialize_with = "units::duration")]
     #[schemars(with = "String")]
     pub handshake_timeout: Duration,
@@ -27,6 +32,10 @@ pub struct ServerSettings {
     #[serde(deserialize_with = "units::duration")]
     #[schemars(with = "String")]
     pub drain_timeout: Duration,
+    /// How long `acpbox stdio` and `acpbox run` wait for a server that they used to come back.
+    #[serde(deserialize_with = "units::duration")]
+    #[schemars(with = "String")]
+    pub reconnect_timeout: Duration,
     /// Names by which clients of HTTP may call this machine, beside `localhost`
     /// and the address that is listened at.
     pub hosts: Vec<String>,
@@ -48,9 +57,12 @@ impl Default for ServerSettings {
         ServerSettings {
             listen: Vec::new(),
             token_file: None,
+            tls_certificate: None,
+            tls_key: None,
             connections: 1024,
             handshake_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(10),
+            reconnect_timeout: Duration::from_secs(30),
             hosts: Vec::new(),
             origins: Vec::new(),
             keepalive: Duration::from_secs(15),

@@ -219,6 +219,12 @@ impl Outbox {
         })
     }
 
+    /// What waits to be written to the peer, in bytes; of a larger message than
+    /// the queue holds, as much as it holds.
+    pub fn queued_bytes(&self) -> usize {
+        QUEUED_BYTES.saturating_sub(self.room.available_permits())
+    }
+
     /// Ends when nothing more can be sent.
     pub async fn closed(&self) {
         self.chunks.closed().await;

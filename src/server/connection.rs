@@ -9,8 +9,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use super::Server;
+use super::dispatch::session_span;
 use super::listen::Token;
 use crate::rpc::codec::{Decoder, Frame};
 use crate::rpc::message::{self, Malformed};
@@ -41,6 +43,8 @@ pub struct Gate {
     pub token: Option<Token>,
     /// How long the client may take to send `initialize`; for ever if absent.
     pub patience: Option<Duration>,
+    /// How it is connected, for people; for one of this process's own, empty.
+    pub peer: String,
     /// How its messages are told apart; found out from the first byte if absent.
     pub framing: Option<Framing>,
 }
@@ -94,15 +98,18 @@ where
     };
     let mut reader = BatchReader::new(input, decoder);
     let client = &connection.client;
+    let place = (connection.server.observed.clients).enter(client, &connection.gate.peer);
+    let (number, peer) = (place.number, &connection.gate.peer);
+    let span = tracing::error_span!("client", number, peer);
     let ending = tokio::select! {
         () = shutdown.cancelled() => Ending::Shutdown,
         () = client.outbox.closed() => Ending::Gone,
         () = connection.refused.cancelled() => Ending::Done,
         () = client.unfit.cancelled() => Ending::Gone,
         () = connection.expect_handshake(patience) => Ending::Done,
-        () = connection.read(&mut reader) => connection.drain(&shutdown, is_gone).await,
+        () = connection.read(&mut reader).instrument(span) => connection.drain(&shutdown, is_gone).await,
     };
-    tracing::debug!(?ending, "a client's connection ends");
+    tracing::debug!(client = number, ?ending, "a client's connection ends");
     if ending == Ending::Shutdown {
         // All of acpbox ends. What is owed to this client ends with a reason, which it
         // is to hear.
@@ -116,6 +123,7 @@ where
     if let Some(parked) = client.parked() {
         parked.close().await;
     }
+    drop(place);
     drop(connection);
     // What is queued is still written, as long as somebody reads it.
     let patience = match ending {
@@ -180,7 +188,10 @@ impl Connection {
                     }
                 }
             }
-            Ok(parsed) => self.dispatch(parsed).await,
+            Ok(parsed) => {
+                let span = session_span(&parsed.body);
+                self.dispatch(parsed).instrument(span).await;
+            }
             Err(malformed) if malformed.response => self.on_bad_response(&malformed).await,
             Err(Malformed { id, error, .. }) => {
                 let _ = self.client.outbox.send(&message::error(&id, &error)).await;

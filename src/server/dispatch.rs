@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::connection::Connection;
 use crate::acp::failure::{INVALID_REQUEST, METHOD_NOT_FOUND, REQUEST_CANCELLED};
@@ -15,6 +16,9 @@ use crate::rpc::splice;
 use crate::session::Live;
 use crate::session::create::Refusal;
 use crate::session::sleep::Visit;
+
+/// Longer ids are none of acpbox's, and would make long lines in logs.
+const SESSION_ID_BYTES: usize = 64;
 
 /// What a handler says: a raw result, or that it has answered already.
 pub enum Answer {
@@ -231,7 +235,7 @@ impl Connection {
         let token = self.begin(request.id());
         let connection = Arc::clone(self);
         let work = handler(Arc::clone(self), Arc::clone(&request));
-        self.tasks.spawn(async move {
+        let task = async move {
             let outcome = tokio::select! {
                 outcome = work => outcome,
                 () = token.cancelled() => {
@@ -251,7 +255,8 @@ impl Connection {
             }
             connection.answer(request.id(), outcome).await;
             drop(room);
-        });
+        };
+        self.tasks.spawn(task.in_current_span());
     }
 
     async fn answer(&self, id: &str, outcome: Result<Answer, Refusal>) {
@@ -318,6 +323,24 @@ impl Connection {
             return Err(Failure::new(Phase::Request, METHOD_NOT_FOUND, what).into());
         };
         Ok(Answer::Forward(Arc::clone(live)))
+    }
+}
+
+/// What logs say of whatever a message leads to: the session that it is about.
+pub(super) fn session_span(body: &Body<'_>) -> tracing::Span {
+    let (method, params) = match body {
+        Body::Request { method, params, .. } | Body::Notification { method, params } => {
+            (method.as_ref(), *params)
+        }
+        Body::Response { .. } => return tracing::Span::none(),
+    };
+    match session_of(params) {
+        Some(id) if id.len() <= SESSION_ID_BYTES => tracing::error_span!("session", id),
+        // Whoever makes the session fills it in.
+        None if method == methods::SESSION_NEW => {
+            tracing::error_span!("session", id = tracing::field::Empty)
+        }
+        _ => tracing::Span::none(),
     }
 }
 

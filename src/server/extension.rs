@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use super::connection::Connection;
 use super::dispatch::{Answer, Request};
+use super::status::{Observed, server_status};
 use crate::acp::extension::*;
 use crate::acp::failure::RESOURCE_NOT_FOUND;
 use crate::acp::{Failure, Phase};
@@ -26,11 +27,23 @@ const PAGE_DEFAULT: usize = 1_000;
 const PAGE_BYTES: usize = 16 * 1024 * 1024;
 
 /// Registers every method. One line each.
-pub fn module(host: Arc<Host>) -> RpcModule<Arc<Host>> {
+pub fn module(host: Arc<Host>, observed: &Arc<Observed>) -> RpcModule<Arc<Host>> {
     let mut module = RpcModule::new(host);
+    add(&mut module, "_acpbox/server/info", super::info::info);
     add(&mut module, "_acpbox/session/events", session_events);
     add(&mut module, "_acpbox/session/search", session_search);
+    add(
+        &mut module,
+        "_acpbox/session/html",
+        super::web::session_html(),
+    );
     add(&mut module, "_acpbox/agent/logs", agent_logs);
+    let observed = Arc::clone(observed);
+    add(
+        &mut module,
+        "_acpbox/server/status",
+        move |host, request| server_status(host, Arc::clone(&observed), request),
+    );
     add(&mut module, "_acpbox/vm/list", vm_list);
     add(&mut module, "_acpbox/vm/status", vm_status);
     add(&mut module, "_acpbox/vm/sleep", vm_sleep);
@@ -186,11 +199,17 @@ async fn agent_logs(host: Arc<Host>, request: LogsRequest) -> Result<LogsRespons
 }
 
 async fn vm_list(host: Arc<Host>, _: VmListRequest) -> Result<VmListResponse, Failure> {
+    let vms = vms(&host).await?;
+    Ok(VmListResponse { vms })
+}
+
+/// Every VM that is known.
+pub(super) async fn vms(host: &Host) -> Result<Vec<VmStatus>, Failure> {
     let mut vms = Vec::new();
     for row in host.store.vms().await? {
-        vms.push(status(&host, row).await);
+        vms.push(status(host, row).await);
     }
-    Ok(VmListResponse { vms })
+    Ok(vms)
 }
 
 async fn vm_status(host: Arc<Host>, request: VmRequest) -> Result<VmStatus, Failure> {

@@ -35,7 +35,28 @@ impl Connection {
             value("clientCapabilities"),
             value("clientInfo"),
         ));
-        Ok(Answer::Result(self.capabilities().await.to_string()))
+        let agent = self.agent_in_play(value("_meta"))?;
+        Ok(Answer::Result(self.capabilities(&agent).await.to_string()))
+    }
+
+    /// The agent that the client means to use, if it says so; else the default one.
+    fn agent_in_play(&self, meta: Option<&str>) -> Result<String, Failure> {
+        let host = &self.server.host;
+        let named = meta
+            .and_then(|meta| splice::member(meta, "acpbox"))
+            .and_then(|ours| splice::member(ours, "agent"))
+            .filter(|raw| *raw != "null");
+        let Some(raw) = named else {
+            return Ok(host.config.default_agent.clone());
+        };
+        let name = message::string(raw)
+            .ok_or_else(|| Failure::invalid_params("`_meta.acpbox.agent` must be a string"))?;
+        match host.catalog.get(&name) {
+            Ok(_) => Ok(name.into_owned()),
+            Err(error) => Err(Failure::invalid_params(format!(
+                "`_meta.acpbox.agent`: {error}"
+            ))),
+        }
     }
 
     /// A client without the token is told so, and let go.
@@ -55,9 +76,8 @@ impl Connection {
         Err(Failure::new(Phase::Request, AUTH_REQUIRED, what))
     }
 
-    async fn capabilities(&self) -> Value {
+    async fn capabilities(&self, agent: &str) -> Value {
         let host = &self.server.host;
-        let agent = &host.config.default_agent;
         let seen = host
             .store
             .setting(&capabilities_key(agent))
@@ -69,7 +89,7 @@ impl Connection {
             .unwrap_or_default();
         let mut capabilities = match seen.get("agentCapabilities") {
             Some(Value::Object(theirs)) => theirs.clone(),
-            _ => self.known_capabilities(),
+            _ => self.known_capabilities(agent),
         };
         // What acpbox does itself, with every agent.
         capabilities.insert("loadSession".into(), true.into());
@@ -95,19 +115,23 @@ impl Connection {
         let methods = methods
             .into_iter()
             .filter(|method| method.get("type") != Some(&"terminal".into()));
+        let agents: Vec<&str> = host
+            .catalog
+            .list()
+            .map(|agent| agent.name.as_str())
+            .collect();
         json!({
             "protocolVersion": 1,
             "agentCapabilities": capabilities,
             "agentInfo": own_info(),
             "authMethods": methods.collect::<Vec<_>>(),
-            "_meta": { "acpbox": { "agent": agent, "agentInfo": seen.get("agentInfo") } },
+            "_meta": { "acpbox": { "agent": agent, "agents": agents, "agentInfo": seen.get("agentInfo") } },
         })
     }
 
     /// What the catalogue knows of an agent that has not run yet.
-    fn known_capabilities(&self) -> Map<String, Value> {
-        let host = &self.server.host;
-        let agent = host.catalog.get(&host.config.default_agent).ok();
+    fn known_capabilities(&self, agent: &str) -> Map<String, Value> {
+        let agent = self.server.host.catalog.get(agent).ok();
         let known = agent.and_then(|agent| agent.known);
         let flag = |of: fn(&crate::agent::catalog::KnownCapabilities) -> bool| {
             known.as_ref().is_some_and(of)

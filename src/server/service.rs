@@ -128,19 +128,32 @@ impl Accepting {
             self.turn_away(accepted);
             return;
         };
-        if let Some((site, router)) = &self.site {
-            let (site, router) = (Arc::clone(site), router.clone());
-            self.tasks
-                .spawn(async move { site.serve(router, accepted, place).await });
-            return;
-        }
-        let gate = Gate {
-            token: accepted.token,
-            patience: Some(self.settings.handshake_timeout),
-            framing: None,
-        };
+        let patience = self.settings.handshake_timeout;
+        let site = self.site.clone();
         let (server, shutdown) = (Arc::clone(&self.server), self.shutdown.clone());
         self.tasks.spawn(async move {
+            let peer = accepted.peer.clone();
+            let secured = tokio::select! {
+                secured = accepted.secured(patience) => secured,
+                () = shutdown.cancelled() => return,
+            };
+            let accepted = match secured {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(peer, "a client is let go: {error}");
+                    return;
+                }
+            };
+            if let Some((site, router)) = site {
+                site.serve(router, accepted, place).await;
+                return;
+            }
+            let gate = Gate {
+                token: accepted.token,
+                patience: Some(patience),
+                peer,
+                framing: None,
+            };
             tracing::debug!(peer = accepted.peer, "a client connected");
             let (input, output) = (accepted.input, accepted.output);
             // One that is gone is noticed when something is sent to it.
@@ -157,6 +170,10 @@ impl Accepting {
             limit,
             "too many clients are connected"
         );
+        if accepted.tls.is_some() {
+            // A handshake is too much work for one that has no place.
+            return;
+        }
         if let Some((site, _)) = &self.site {
             let site = Arc::clone(site);
             self.tasks

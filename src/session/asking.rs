@@ -31,7 +31,7 @@ pub struct Question {
     is_open: bool,
     /// Who is asked, and under which ids of their connections.
     asked: Vec<(Arc<Client>, u64)>,
-    consent: Consent,
+    pub(super) consent: Consent,
     /// Ends the wait for too late an answer.
     _timer: Option<DropGuard>,
 }
@@ -147,6 +147,7 @@ impl Live {
             session: Arc::downgrade(self),
             id: request.id.into(),
             method: request.method.into(),
+            seq: request.seq,
         };
         let number = client.pending().insert(waiting).ok()?;
         let mut edits = Edits::of(request.line);
@@ -224,7 +225,7 @@ impl Live {
         let mut others = Vec::new();
         let consent = {
             let mut state = self.state();
-            let is_it = |question: &Question| question.id == request.id;
+            let is_it = |question: &Question| question.seq == request.seq;
             let Some(at) = state.questions.iter().position(is_it) else {
                 tracing::debug!(id, "an answer that came too late");
                 return;

@@ -65,6 +65,8 @@ pub struct AgentRequest {
     /// The agent's own id for it, raw.
     pub id: Box<str>,
     pub method: Box<str>,
+    /// The number of its event.
+    pub seq: i64,
 }
 
 impl Client {

@@ -47,6 +47,7 @@ impl Host {
         let asked = Asked::parse(params)?;
         let plan = self.plan(&asked, None)?;
         let session = Uuid::now_v7().to_string();
+        tracing::Span::current().record("id", session.as_str());
         let slot = self.registry.slot(&session);
         let mut slot = slot.lock().await;
         let row = self.row(&session, &asked, &plan);

@@ -4,13 +4,14 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::future::select_all;
 
 use super::catch_up::Behind;
 use super::client::Client;
 use super::live::Live;
-use super::state::{Batch, QueuedPrompt, State};
+use super::state::{After, Batch, QueuedPrompt, State};
 use crate::acp::extension::{TurnStart, UpdateMeta};
 use crate::acp::methods;
 use crate::rpc::connection::Refused;
@@ -27,6 +28,29 @@ pub struct Outgoing {
     /// The parts that are for this client alone, each with the number of the event
     /// behind which it belongs. All else can be read in the transcript.
     own: Vec<(Range<usize>, i64)>,
+}
+
+/// How many wait for something; who gives up waiting is not counted any more.
+#[derive(Debug, Default)]
+pub(super) struct Wanting(AtomicUsize);
+
+pub(super) struct Counted<'a>(&'a Wanting);
+
+impl Wanting {
+    pub(super) fn count(&self) -> Counted<'_> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Counted(self)
+    }
+
+    fn is_any(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > 0
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A prompt whose turn began, for those who did not send it.
@@ -128,6 +152,18 @@ impl State {
 }
 
 impl Live {
+    /// Sends what a batch has for clients, and replies to acpbox's own requests.
+    pub(super) async fn deliver(&self, batch: &mut Batch) {
+        self.send_out(std::mem::take(&mut batch.sends), batch.through)
+            .await;
+        for next in std::mem::take(&mut batch.after) {
+            match next {
+                After::Reply(reply, outcome) => drop(reply.send(outcome)),
+                other => batch.after.push(other),
+            }
+        }
+    }
+
     /// Sends what a batch has for each client. `through` is its last event. The
     /// order must be held.
     pub(super) async fn send_out(&self, sends: Vec<Outgoing>, through: i64) {
@@ -165,7 +201,7 @@ impl Live {
                 let mut clients = state.clients.iter();
                 clients.any(|it| it.is_reading() && !is_slow(&it.client))
             };
-            if others_keep_up || slow.is_empty() {
+            if others_keep_up || slow.is_empty() || self.wanting.is_any() {
                 break;
             }
             let rooms = slow
@@ -174,7 +210,8 @@ impl Live {
             let (room, at) = tokio::select! {
                 biased;
                 (room, at, _) = select_all(rooms) => (room, at),
-                () = self.make_way.notified() => break,
+                // Somebody came, who may have been let in by now.
+                () = self.make_way.notified() => continue,
                 () = self.unheard.cancelled() => {
                     for send in &slow {
                         self.detach(&send.client);

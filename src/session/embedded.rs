@@ -6,6 +6,8 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tracing::Instrument as _;
+
 use super::live::Live;
 use super::state::{Batch, State, with_meta};
 use super::terminal::Terminal;
@@ -99,7 +101,8 @@ impl Live {
             };
             embedded.places.insert(id.clone(), place);
             if let Some(terminal) = terminal.filter(|terminal| terminal.begin_to_follow()) {
-                tokio::spawn(Arc::clone(self).follow(id, terminal));
+                let following = Arc::clone(self).follow(id, terminal);
+                tokio::spawn(following.instrument(self.watch.span.clone()));
             }
         }
         Some((content, shown))

@@ -17,8 +17,10 @@ const KILLED: Duration = Duration::from_secs(2);
 /// Why acpbox itself ended an agent.
 #[derive(Debug, Clone)]
 pub enum Cause {
-    /// Its session was closed, or acpbox stops.
+    /// Its session was closed.
     Closed,
+    /// acpbox stops.
+    Stopped,
     /// Nobody needs it for now.
     Asleep(SleepReason),
     Failed(Failure),
@@ -41,6 +43,11 @@ impl Live {
     /// Ends the agent, first gently. The transcript stays.
     pub async fn close(&self) {
         self.end(Cause::Closed, self.bounds.exit_grace).await;
+    }
+
+    /// The same where acpbox stops.
+    pub(super) async fn stop(&self) {
+        self.end(Cause::Stopped, self.bounds.exit_grace).await;
     }
 
     /// Ends the agent, which may take so long before it is killed.
@@ -77,6 +84,11 @@ impl Live {
                     .hint("whatever is sent to it next wakes it");
             }
             Some(Cause::Closed) => return Failure::internal(Phase::Turn, "the session was closed"),
+            Some(Cause::Stopped) => {
+                let what = "acpbox was stopped or restarted, and the turn ended with it";
+                return Failure::internal(Phase::Turn, what)
+                    .hint("the session is kept: it goes on with its next prompt");
+            }
             None => {}
         }
         let exit = self.exit();
@@ -163,7 +175,7 @@ impl Live {
                 }
                 _ => None,
             },
-            closed: matches!(cause, Some(Cause::Closed)),
+            closed: matches!(cause, Some(Cause::Closed | Cause::Stopped)),
             stderr: failure.data.stderr.clone(),
         };
         self.show_terminals(state, batch);
@@ -182,7 +194,7 @@ impl Live {
         let mut turn = state.turn.take();
         if let Some(turn) = &turn {
             let reason = match cause {
-                Some(Cause::Closed) => TurnEndReason::Shutdown,
+                Some(Cause::Closed | Cause::Stopped) => TurnEndReason::Shutdown,
                 Some(Cause::Asleep(_)) => TurnEndReason::Sleep,
                 _ => TurnEndReason::AgentExit,
             };

@@ -49,6 +49,10 @@ impl Rest {
         self.followers().next().is_some()
     }
 
+    pub(super) fn is_asleep(&self) -> bool {
+        self.is_asleep
+    }
+
     pub(super) fn is_of_use(&self) -> bool {
         self.is_asleep || self.is_followed()
     }
@@ -117,7 +121,7 @@ impl Live {
     /// What is kept once the agent has ended; nothing of a session that was closed.
     pub(super) fn rest(&self) -> Option<Rest> {
         let cause = self.cause();
-        if matches!(cause, Some(Cause::Closed)) {
+        if matches!(cause, Some(Cause::Closed | Cause::Stopped)) {
             return None;
         }
         let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);

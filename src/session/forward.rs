@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use tracing::Instrument as _;
+
 use super::asked::stored_line;
 use super::client::Client;
 use super::live::{Live, too_many_pending};
@@ -111,7 +113,8 @@ impl Live {
             self.drop_queue().await;
         }
         if let Some(request) = noted {
-            tokio::spawn(Arc::clone(self).enforce_cancel(request));
+            let span = self.watch.span.clone();
+            tokio::spawn(Arc::clone(self).enforce_cancel(request).instrument(span));
         }
     }
 

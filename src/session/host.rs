@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::hooks::Hooks;
 use super::index::Indexer;
 use super::registry::Registry;
 use super::restarts::Restarts;
@@ -23,6 +24,7 @@ pub struct Host {
     pub restarts: Arc<Restarts>,
     /// Whether further clients may come, as long as this process runs.
     is_served: AtomicBool,
+    pub hooks: Option<Arc<Hooks>>,
 }
 
 /// The limits that a live session needs.
@@ -72,6 +74,7 @@ impl Host {
         let registry = Registry::new(&config.paths.state_dir);
         let indexer = Indexer::start(store.clone());
         let restarts = Arc::new(Restarts::new(&config.limits));
+        let hooks = Hooks::start(&config.hooks, &environment);
         Arc::new(Host {
             config,
             environment,
@@ -82,6 +85,7 @@ impl Host {
             indexer,
             restarts,
             is_served: AtomicBool::new(false),
+            hooks,
         })
     }
 
@@ -99,13 +103,18 @@ impl Host {
     pub async fn end_sessions(&self) {
         let mut live = self.restarts.stop();
         live.extend(self.registry.unfinished());
-        futures::future::join_all(live.iter().map(|live| live.close())).await;
+        futures::future::join_all(live.iter().map(|live| live.stop())).await;
     }
 
     /// Ends every session, then every VM, then waits until all is on disk.
     pub async fn shutdown(&self) {
         self.end_sessions().await;
-        self.vms.stop_all().await;
+        let hooks = async {
+            if let Some(hooks) = &self.hooks {
+                hooks.stop().await;
+            }
+        };
+        tokio::join!(self.vms.stop_all(), hooks);
         self.indexer.stop().await;
         if let Err(error) = self.store.close().await {
             tracing::error!(%error, "the database could not be closed");

@@ -9,13 +9,16 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::asked::Asked;
+use super::delivery::Wanting;
 use super::ending::Cause;
+use super::hooks::Watch;
 use super::host::Bounds;
 use super::registry::Lease;
 use super::restarts::Restarts;
 use super::roots::Roots;
-use super::state::{After, Batch, EARLY_BYTES, OwnError, State, Waiting};
+use super::state::{Batch, EARLY_BYTES, OwnError, State, Waiting};
 use super::terminal::Terminals;
+pub use super::unclaimed::Unclaimed;
 use super::vms::Usage;
 use crate::acp::methods;
 use crate::acp::{Failure, Phase};
@@ -66,6 +69,8 @@ pub struct Live {
     order: tokio::sync::Mutex<()>,
     /// Wakes who sends to clients that have no room: somebody else has.
     pub(super) make_way: tokio::sync::Notify,
+    /// Those who wait for the order.
+    pub(super) wanting: Wanting,
     /// Wakes the relay when a client keeps up again, or is gone.
     pub(super) readers: tokio::sync::Notify,
     /// This session, for tasks of its own.
@@ -84,6 +89,7 @@ pub struct Live {
     pub(super) restarts: Arc<Restarts>,
     /// Whether what nobody answers may wait for a client that is yet to come.
     pub(super) is_served: bool,
+    pub(super) watch: Watch,
     /// Held while a prompt with a key is let in.
     pub(super) keyed_prompts: tokio::sync::Mutex<()>,
     /// Whether the agent let its client wait in vain.
@@ -101,30 +107,6 @@ impl std::fmt::Debug for Live {
     }
 }
 
-/// A session that nobody knows yet: it ends when whoever starts it gives up.
-pub struct Unclaimed(Option<Arc<Live>>);
-
-impl Unclaimed {
-    pub fn new(live: Arc<Live>) -> Unclaimed {
-        Unclaimed(Some(live))
-    }
-
-    /// Lets the session live on.
-    pub fn claim(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Unclaimed {
-    fn drop(&mut self) {
-        if let Some(live) = self.0.take()
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            runtime.spawn(async move { live.close().await });
-        }
-    }
-}
-
 /// The parts of a new [`Live`].
 pub struct Parts {
     pub state: State,
@@ -139,12 +121,14 @@ pub struct Parts {
     pub usage: Arc<Usage>,
     pub restarts: Arc<Restarts>,
     pub is_served: bool,
+    pub watch: Watch,
 }
 
 impl Live {
     pub fn new(parts: Parts) -> Arc<Live> {
         Arc::new_cyclic(|this| Live {
             make_way: tokio::sync::Notify::new(),
+            wanting: Wanting::default(),
             readers: tokio::sync::Notify::new(),
             this: Weak::clone(this),
             id: Arc::clone(&parts.state.session),
@@ -169,6 +153,7 @@ impl Live {
             lease: Mutex::new(parts.lease),
             restarts: parts.restarts,
             is_served: parts.is_served,
+            watch: parts.watch,
             keyed_prompts: tokio::sync::Mutex::default(),
             is_stuck: AtomicBool::new(false),
             late_bytes: AtomicUsize::new(0),
@@ -212,6 +197,7 @@ impl Live {
             Ok(order) => order,
             Err(_) => {
                 // Whoever comes keeps up: it does not wait for one that does not.
+                let _waiting = self.wanting.count();
                 self.make_way.notify_one();
                 self.order.lock().await
             }
@@ -264,7 +250,7 @@ impl Live {
         let order = self.order.lock().await;
         let permit = self.store.reserve().await?;
         let mut is_flooding = false;
-        let (result, committed, row) = {
+        let (result, committed, row, news) = {
             let mut state = self.state();
             batch.through = state.next_seq - 1;
             state.show_started(batch);
@@ -273,6 +259,7 @@ impl Live {
             let mut events = std::mem::take(&mut state.backlog);
             events.append(&mut batch.events);
             let turns = std::mem::take(&mut state.turn_rows);
+            let news = super::news::of(&state, &events);
             let committed = if !state.is_stored {
                 is_flooding = !state.keep_early(events);
                 None
@@ -281,7 +268,7 @@ impl Live {
             } else {
                 Some(permit.append_with_turns(events, turns, batch.durable))
             };
-            (result, committed, row)
+            (result, committed, row, news)
         };
         if let Some(committed) = committed
             && let Err(error) = committed.await
@@ -302,6 +289,7 @@ impl Live {
             self.end_with(Failure::internal(Phase::Session, what));
         }
         self.deliver(batch).await;
+        self.watch.tell(news);
         if let Some(row) = row
             && let Err(error) = self.store.update_session(&row).await
         {
@@ -310,18 +298,6 @@ impl Live {
         drop(order);
         self.send_answers(std::mem::take(&mut batch.answers)).await;
         Ok(result)
-    }
-
-    /// Sends what a batch has for clients, and replies to acpbox's own requests.
-    pub(super) async fn deliver(&self, batch: &mut Batch) {
-        self.send_out(std::mem::take(&mut batch.sends), batch.through)
-            .await;
-        for next in std::mem::take(&mut batch.after) {
-            match next {
-                After::Reply(reply, outcome) => drop(reply.send(outcome)),
-                other => batch.after.push(other),
-            }
-        }
     }
 
     /// Changes the state from the client's side. Nothing is shown, so nothing

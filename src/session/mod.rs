@@ -15,14 +15,16 @@
 //! creation, its [`settings`] (from what is [`offered`]) and, where it does not
 //! remember, a [`preamble`]; [`registry`] finds it, [`leases`] and [`locks`] tell who
 //! drives it; [`sleep`] ends what is idle until it is needed; [`index`] lets its
-//! words be found, [`usage`] adds up what it used; [`removal`] deletes it, and
-//! [`retention`] decides when.
+//! words be found, [`usage`] adds up what it used; [`status`] says what it does,
+//! `news` what somebody may wait for, and [`hooks`] runs the user's commands then;
+//! [`removal`] deletes it, and [`retention`] decides when.
 
 pub mod host;
 pub mod vms;
 pub mod client;
 pub mod attached;
 pub mod live;
+mod unclaimed;
 pub mod followers;
 pub mod ending;
 pub mod log;
@@ -63,6 +65,9 @@ pub mod sleep;
 pub mod index;
 pub mod leases;
 pub mod usage;
+pub mod status;
+mod news;
+pub mod hooks;
 pub mod removal;
 pub mod retention;
 

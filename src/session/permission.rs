@@ -111,8 +111,12 @@ impl Live {
             _ => (None, Offered::default()),
         };
         // With another one of the same id an answer could be meant for either.
-        let is_alone = !state.questions.iter().any(|other| &*other.id == id);
-        Heard::Question(Consent::new(subject.filter(|_| is_alone), &offered))
+        let mut consent = Consent::new(subject, &offered);
+        for other in state.questions.iter_mut().filter(|other| &*other.id == id) {
+            other.consent.subject = None;
+            consent.subject = None;
+        }
+        Heard::Question(consent)
     }
 
     /// Takes note of a person's answer to a question, a whole raw response,

@@ -198,6 +198,16 @@ impl Registry {
         all.into_iter().filter(|live| !live.is_over()).collect()
     }
 
+    /// The sessions that this process put to sleep.
+    pub(super) fn asleep(&self) -> Vec<String> {
+        let places = self.places();
+        let is_asleep = |place: &Place| {
+            place.live.is_none() && place.rest.as_ref().is_some_and(Rest::is_asleep)
+        };
+        let asleep = places.iter().filter(|(_, place)| is_asleep(place));
+        asleep.map(|(id, _)| id.clone()).collect()
+    }
+
     pub fn in_vm(&self, vm: &str) -> Vec<Arc<Live>> {
         let all = self.all().into_iter();
         all.filter(|live| live.vm_name == vm).collect()

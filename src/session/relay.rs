@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::live::Live;
 use super::repeat::chunk_text;
@@ -133,10 +134,11 @@ impl Live {
                     params,
                 } => {
                     let live = Arc::clone(self);
-                    tokio::spawn(async move {
+                    let serving = async move {
                         live.serve_terminal(&id, &method, &params).await;
                         drop(room);
-                    });
+                    };
+                    tokio::spawn(serving.instrument(self.watch.span.clone()));
                 }
                 After::Noise(text) => self.log("stdout", vec![text]).await,
                 After::Kill(failure) => {

@@ -7,12 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
+use tracing::Instrument as _;
 
 use super::client::Client;
 use super::host::Host;
 use super::live::Live;
 use super::registry::Lease;
 use super::state::QueuedPrompt;
+
 use crate::acp::{Failure, Phase};
 use crate::agent::process::AgentOutput;
 use crate::config::Limits;
@@ -178,7 +180,8 @@ impl Host {
             .running()
             .insert(Arc::clone(&live.id), Arc::clone(&live));
         let (host, restarts) = (Arc::downgrade(self), Arc::clone(&self.restarts));
-        async move {
+        let span = live.watch.span.clone();
+        let driving = async move {
             let session = Arc::clone(&live.id);
             Arc::clone(&live).run(output).await;
             restarts.forget(&live);
@@ -186,7 +189,8 @@ impl Host {
             if let Some(host) = Weak::upgrade(&host) {
                 host.go_on(session).await;
             }
-        }
+        };
+        driving.instrument(span)
     }
 
     /// Takes the right to drive a session that is not live here. An agent of

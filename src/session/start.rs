@@ -8,6 +8,7 @@ use super::asked::Asked;
 use super::client::Offer;
 use super::ending::Cause;
 use super::handshake::initialize_params;
+use super::hooks::Watch;
 use super::host::{Bounds, Host};
 use super::live::{Live, Parts, Unclaimed};
 use super::policy::ToolCalls;
@@ -187,6 +188,7 @@ impl Host {
             woke: None,
             row,
         };
+        let watch = Watch::new(&state.session, self.hooks.clone());
         let live = Live::new(Parts {
             state,
             agent: process,
@@ -200,6 +202,7 @@ impl Host {
             usage: running.usage,
             restarts: Arc::clone(&self.restarts),
             is_served: self.is_served(),
+            watch,
         });
         tokio::spawn(self.drive(&live, output));
         if self.restarts.may_start().is_err() {

@@ -21,6 +21,7 @@ mod readers;
 mod sessions;
 mod events;
 mod turns;
+mod written;
 mod logs;
 mod vms;
 mod paths;
@@ -43,6 +44,7 @@ pub use rows::{
     SessionRow, TurnRow, UnindexedSession, VmRow,
 };
 pub use search::{QueryError, SearchQuery, SnippetPart, TITLE};
+pub use written::Written;
 
 use database::Database;
 use error::Fault;
@@ -316,20 +318,6 @@ impl Store {
             .await
     }
 
-    /// The prompts, by their events' numbers, whose turn begins with an event of
-    /// this kind and a number above `after`, and those that still wait.
-    pub async fn prompts_begun_by(
-        &self,
-        session: &str,
-        after: i64,
-        kind: &'static str,
-    ) -> Result<Vec<i64>, StoreError> {
-        let session = session.to_owned();
-        self.readers
-            .read(move |connection| turns::begun_by(connection, &session, after, kind))
-            .await
-    }
-
     /// Appends lines of an agent's stderr (or noise on its stdout), keeping
     /// only the newest `keep_bytes` per session, and the last line in any case.
     pub async fn append_log(
@@ -491,6 +479,7 @@ impl Permit<'_> {
         turns: Vec<TurnRow>,
         durable: bool,
     ) -> BoxFuture<'static, Result<(), StoreError>> {
+        self.shared.counter.count(&events, &turns);
         if !durable && self.shared.append_at_once(&events, &turns) {
             return Box::pin(std::future::ready(Ok(())));
         }

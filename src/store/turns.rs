@@ -4,11 +4,28 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::Store;
 use super::database::Database;
-use super::error::Fault;
+use super::error::{Fault, StoreError};
 use super::events;
 use super::rows::TurnRow;
 use super::sessions;
+
+impl Store {
+    /// The prompts, by their events' numbers, whose turn begins with an event of
+    /// this kind and a number above `after`, and those that still wait.
+    pub async fn prompts_begun_by(
+        &self,
+        session: &str,
+        after: i64,
+        kind: &'static str,
+    ) -> Result<Vec<i64>, StoreError> {
+        let session = session.to_owned();
+        self.readers
+            .read(move |connection| begun_by(connection, &session, after, kind))
+            .await
+    }
+}
 
 /// Adds what is new of each turn. What is known stays: a turn ends once.
 pub(super) fn upsert(database: &mut Database, turns: &[TurnRow]) -> Result<(), Fault> {
@@ -53,7 +70,7 @@ pub(super) fn open(connection: &Connection, session: &str) -> Result<Vec<TurnRow
 
 /// The prompts whose turn begins with an event of that kind behind `after`, and
 /// those that have neither begun nor ended.
-pub(super) fn begun_by(
+fn begun_by(
     connection: &Connection,
     session: &str,
     after: i64,

@@ -19,6 +19,7 @@ use super::events;
 use super::open;
 use super::rows::{Deleted, EventRow, TurnRow};
 use super::turns;
+use super::written::Counter;
 
 /// Jobs that wait for the writer, and at most go into one transaction.
 pub(super) const QUEUE_JOBS: usize = 1024;
@@ -100,6 +101,7 @@ pub(super) struct Shared {
     waiting: AtomicUsize,
     /// Told after each commit that was to be durable.
     pub(super) synced: Notify,
+    pub(super) counter: Counter,
 }
 
 struct Core {
@@ -121,6 +123,7 @@ impl Shared {
             })),
             waiting: AtomicUsize::new(0),
             synced: Notify::new(),
+            counter: Counter::default(),
         })
     }
 

@@ -4,7 +4,7 @@ mod agents;
 mod doctor;
 mod run;
 mod sessions;
-mod terminal;
+pub mod terminal;
 mod vms;
 
 use std::io::{BufRead, BufReader, Read, Write};

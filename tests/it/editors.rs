@@ -106,7 +106,7 @@ fn every_example_of_a_configuration_in_readme_is_understood() {
         count += 1;
     }
     assert!(count > 1, "README.md shows how to name an agent and a VM");
-    for section in ["Agent", "Vm", "Retention", "PermissionRule"] {
+    for section in ["Agent", "Vm", "Retention", "PermissionRule", "Hooks"] {
         let schema = acpbox::config::schema();
         for key in schema["$defs"][section]["properties"]
             .as_object()

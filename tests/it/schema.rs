@@ -5,6 +5,7 @@ use std::path::Path;
 
 use acpbox::agent::catalog::Catalog;
 use acpbox::config::{Config, Environment, Overrides};
+use acpbox::server::status::Observed;
 use acpbox::session::Host;
 use acpbox::store::Store;
 
@@ -34,7 +35,7 @@ async fn every_method_is_described_and_every_described_one_exists() {
     let store = Store::open(&config.paths.database).unwrap();
     let executable = env!("CARGO_BIN_EXE_acpbox").into();
     let host = Host::new(config, environment, catalog, store, executable);
-    let module = acpbox::server::extension::module(host.clone());
+    let module = acpbox::server::extension::module(host.clone(), &Observed::new());
     let registered: BTreeSet<&str> = module.method_names().collect();
     let described: BTreeSet<&str> = acpbox::acp::schema::method_names().collect();
     assert_eq!(registered, described);

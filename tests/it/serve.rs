@@ -5,8 +5,8 @@ use std::net::{Shutdown, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -16,108 +16,26 @@ use crate::support::setup::{Setup, wait_until};
 use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
 
 mod lost;
+mod process;
 
-/// A running `acpbox serve`; killed when it is dropped.
-pub(crate) struct Server {
-    child: Child,
-    errors: BufReader<std::process::ChildStderr>,
-}
-
-impl Server {
-    pub(crate) fn start(setup: &Setup, arguments: &[&str]) -> Server {
-        Server::of(command(setup, arguments))
-    }
-
-    fn of(mut command: Command) -> Server {
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let errors = BufReader::new(child.stderr.take().unwrap());
-        Server { child, errors }
-    }
-
-    /// The next address that it says it serves at.
-    pub(crate) fn address(&mut self) -> String {
-        let mut said = String::new();
-        loop {
-            let mut line = String::new();
-            assert!(
-                self.errors.read_line(&mut line).unwrap() > 0,
-                "it ended: {said}"
-            );
-            if let Some((_, address)) = line.trim().split_once("serving at ") {
-                return address.to_owned();
-            }
-            said.push_str(&line);
-        }
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    pub(crate) fn signal(&self, signal: i32) {
-        let pid = i32::try_from(self.child.id()).unwrap();
-        let pid = rustix::process::Pid::from_raw(pid).unwrap();
-        let signal = rustix::process::Signal::from_named_raw(signal).unwrap();
-        rustix::process::kill_process(pid, signal).unwrap();
-    }
-
-    pub(crate) fn exit_code(&mut self) -> Option<i32> {
-        let mut code = None;
-        assert!(
-            wait_until(|| {
-                code = self.child.try_wait().unwrap();
-                code.is_some()
-            }),
-            "it does not end"
-        );
-        code.unwrap().code()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-pub(crate) fn command(setup: &Setup, arguments: &[&str]) -> Command {
-    let stdio = setup.command();
-    let mut command = Command::new(stdio.get_program());
-    command.arg("serve").args(arguments).env_clear();
-    for (name, value) in stdio.get_envs() {
-        if let Some(value) = value {
-            command.env(name, value);
-        }
-    }
-    command.current_dir(setup.workspace()).stdin(Stdio::null());
-    command
-}
-
-pub(crate) fn socket(setup: &Setup) -> PathBuf {
-    setup.path().join("run/acpbox/acpbox.sock")
-}
+pub use process::{Server, command, socket};
 
 /// A client at the other end of a socket.
-struct Peer {
+pub struct Peer {
     reader: BufReader<Box<dyn Read>>,
-    writer: Box<dyn Write>,
+    pub writer: Box<dyn Write>,
     next: u64,
     updates: Vec<Value>,
 }
 
 impl Peer {
-    fn unix(path: &Path) -> Peer {
+    pub fn unix(path: &Path) -> Peer {
         let stream = UnixStream::connect(path).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Peer::new(stream.try_clone().unwrap(), stream)
     }
 
-    fn tcp(address: &str) -> Peer {
+    pub fn tcp(address: &str) -> Peer {
         let stream = TcpStream::connect(address.strip_prefix("tcp:").unwrap()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Peer::new(stream.try_clone().unwrap(), stream)
@@ -132,17 +50,17 @@ impl Peer {
         }
     }
 
-    fn initialize(mut self, meta: Value) -> Peer {
+    pub fn initialize(mut self, meta: Value) -> Peer {
         self.try_initialize(meta).unwrap();
         self
     }
 
-    fn try_initialize(&mut self, meta: Value) -> Result<Value, Value> {
+    pub fn try_initialize(&mut self, meta: Value) -> Result<Value, Value> {
         let params = json!({"protocolVersion": 1, "clientCapabilities": {}, "_meta": meta});
         self.call("initialize", params)
     }
 
-    fn send(&mut self, method: &str, params: Value) -> u64 {
+    pub fn send(&mut self, method: &str, params: Value) -> u64 {
         self.next += 1;
         let message =
             json!({"jsonrpc": "2.0", "id": self.next, "method": method, "params": params});
@@ -150,12 +68,12 @@ impl Peer {
         self.next
     }
 
-    fn call(&mut self, method: &str, params: Value) -> Result<Value, Value> {
+    pub fn call(&mut self, method: &str, params: Value) -> Result<Value, Value> {
         let id = self.send(method, params);
         self.answer(id)
     }
 
-    fn answer(&mut self, id: u64) -> Result<Value, Value> {
+    pub fn answer(&mut self, id: u64) -> Result<Value, Value> {
         loop {
             let message = self.receive().expect("the server closed the connection");
             if message["id"] == id {
@@ -169,25 +87,25 @@ impl Peer {
     }
 
     /// `None` at the end of the connection.
-    fn receive(&mut self) -> Option<Value> {
+    pub fn receive(&mut self) -> Option<Value> {
         let mut line = String::new();
         let count = self.reader.read_line(&mut line).unwrap();
         (count > 0).then(|| value(&line))
     }
 
-    fn new_session(&mut self, setup: &Setup) -> String {
+    pub fn new_session(&mut self, setup: &Setup) -> String {
         let params = json!({"cwd": setup.workspace(), "mcpServers": []});
         let result = self.call("session/new", params).unwrap();
         result["sessionId"].as_str().unwrap().to_owned()
     }
 
-    fn load(&mut self, setup: &Setup, session: &str) -> Value {
+    pub fn load(&mut self, setup: &Setup, session: &str) -> Value {
         let params = json!({"sessionId": session, "cwd": setup.workspace(), "mcpServers": []});
         self.call("session/load", params).unwrap()
     }
 
     /// The texts of the updates since the last call.
-    fn texts(&mut self) -> Vec<String> {
+    pub fn texts(&mut self) -> Vec<String> {
         let updates = std::mem::take(&mut self.updates);
         let text = |update: &Value| {
             update["params"]["update"]["content"]["text"]
@@ -236,8 +154,8 @@ fn a_session_outlives_its_client_and_the_next_one_finds_it_live() {
         .call("session/prompt", prompt(&session, "u2"))
         .unwrap();
     assert_eq!(second.texts(), ["a2"]);
-    let update = third.receive().unwrap();
-    assert_eq!(update["params"]["update"]["content"]["text"], "a2");
+    assert!(third.receive().unwrap().to_string().contains("\"u2\""));
+    assert!(third.receive().unwrap().to_string().contains("\"a2\""));
 
     server.signal(libc::SIGTERM);
     assert_eq!(server.exit_code(), Some(0));
@@ -428,7 +346,8 @@ fn a_stop_lets_turns_end_and_a_second_one_does_not() {
             assert_eq!(result["stopReason"], "end_turn");
         } else {
             let error = peer.answer(id).unwrap_err();
-            assert_eq!(error["message"], "the session was closed", "{error}");
+            let why = "acpbox was stopped or restarted, and the turn ended with it";
+            assert_eq!(error["message"], why, "{error}");
         }
         // No new client is taken in meanwhile; this one is let go.
         assert!(peer.receive().is_none());

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
@@ -21,11 +20,9 @@ use crate::cli::client::{Client, Incoming};
 use crate::cli::exit::{self, Code};
 use crate::cli::output;
 use crate::rpc::{message, splice};
-use crate::server::Server;
-use crate::session::Host;
 use crate::session::handshake::own_info;
 use crate::session::policy::{Choice, Offered, answer};
-use crate::store::SessionRow;
+use crate::store::{SessionRow, Store};
 use crate::transcript::Follower;
 use crate::transcript::printable_line;
 
@@ -40,7 +37,7 @@ pub(super) enum Subject {
 }
 
 pub(super) struct Conversation<'a> {
-    host: Arc<Host>,
+    store: Store,
     client: Client,
     show: Show,
     consent: Consent,
@@ -79,16 +76,17 @@ enum Outcome {
 }
 
 impl<'a> Conversation<'a> {
-    /// Call within a tokio runtime.
+    /// `store` is where the client's server writes.
     pub(super) fn new(
-        server: Arc<Server>,
+        client: Client,
+        store: Store,
         show: Show,
         consent: Consent,
         signals: &'a mut Signals,
     ) -> Conversation<'a> {
         Conversation {
-            host: Arc::clone(&server.host),
-            client: Client::connect(server),
+            store,
+            client,
             show,
             consent,
             signals,
@@ -161,7 +159,7 @@ impl<'a> Conversation<'a> {
                 }
             }
             Subject::Stored(row) => {
-                let last_seq = self.host.store.last_seq(&row.id).await?;
+                let last_seq = self.store.last_seq(&row.id).await?;
                 self.follow(&row.id, last_seq);
             }
         }
@@ -202,7 +200,13 @@ impl<'a> Conversation<'a> {
                     }
                 }
                 Event::Signal(Asked::Cancel) if is_turn => self.cancel().await?,
-                Event::Signal(_) => return Ok(Outcome::Stopped),
+                Event::Signal(_) => {
+                    if is_turn && self.client.is_shared() {
+                        // Such a server would go on with the turn.
+                        send_cancel(&self.client, self.session.as_deref()).await?;
+                    }
+                    return Ok(Outcome::Stopped);
+                }
                 Event::Typed(line) => self.on_line(line.as_deref()).await?,
                 Event::Tick => self.catch_up().await?,
             }
@@ -363,7 +367,7 @@ impl<'a> Conversation<'a> {
             return Ok(());
         };
         loop {
-            let rows = follower.next(&self.host.store).await?;
+            let rows = follower.next(&self.store).await?;
             if rows.is_empty() {
                 return Ok(());
             }

@@ -8,7 +8,7 @@ use crate::rpc::{message, splice};
 use crate::transcript::printable_line;
 
 /// An error object as a failure: acpbox's own says its phase, an agent's does not.
-pub(super) fn failure_of(error: &str) -> Failure {
+pub(in crate::cli) fn failure_of(error: &str) -> Failure {
     let code = splice::member(error, "code").and_then(|code| code.parse().ok());
     let what = splice::member(error, "message").and_then(message::string);
     let data = splice::member(error, "data").filter(|data| *data != "null");

@@ -1,7 +1,8 @@
 //! `acpbox run`: one prompt, for people and pipes.
 //!
-//! An ACP client of acpbox's own server, in one process with it. What is shown
-//! is read from the transcript, so that every format shows what is stored.
+//! An ACP client of acpbox's own server, in one process with it or of one that runs
+//! already. What is shown is read from the transcript, so that every format shows
+//! what is stored.
 //!
 //! - `prompt`: what to ask. `consent`: what may be answered for the person.
 //! - `conversation`: the loop. `failure`: what went wrong. `show`: the formats. `signals`: Ctrl-C.
@@ -13,18 +14,19 @@ mod signals;
 mod show;
 mod progress;
 mod conversation;
-mod failure;
+pub(super) mod failure;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::args::{Global, RunArguments};
+use super::client::Client;
 use super::context::{self, Context};
 use super::exit::{Code, Usage};
+use super::shim::{self, Choice};
 use super::{find, locks};
-use crate::session::Host;
-use crate::store::SessionRow;
+use crate::store::Store;
 use consent::Consent;
 use conversation::{Conversation, Subject};
 use show::Show;
@@ -43,17 +45,32 @@ pub(super) fn run(global: &Global, arguments: &RunArguments) -> anyhow::Result<C
     let prompt = prompt::read(&arguments.prompt, context.config.limits.line_bytes)?;
     let runtime = context::runtime()?;
     let code = runtime.block_on(async {
+        let choice = Choice {
+            server: &arguments.server,
+            agent: arguments.agent.as_deref(),
+            vm: arguments.vm.as_deref(),
+        };
+        if let Some((shim, link)) = shim::find(&context, choice).await {
+            let store = context.store()?;
+            let mut signals = Signals::new()?;
+            let leases = context.config.paths.state_dir.join("leases");
+            let subject = subject(&store, &leases, cwd, arguments, Some(link.pid())).await?;
+            let client = Client::through(shim, link, context.config.limits.depth);
+            let show = Show::new(arguments.format, global.verbose > 0);
+            let consent = Consent::new(arguments.yes, arguments.deny);
+            let conversation = Conversation::new(client, store, show, consent, &mut signals);
+            return conversation.hold(subject, &prompt).await;
+        }
         let server = context.server()?;
         let host = Arc::clone(&server.host);
         let mut signals = Signals::new()?;
         let outcome = async {
-            let subject = match &arguments.session {
-                Some(id) => Subject::Stored(Box::new(stored(&host, id, arguments).await?)),
-                None => Subject::New(cwd),
-            };
+            let leases = host.registry.leases();
+            let subject = subject(&host.store, leases, cwd, arguments, None).await?;
             let show = Show::new(arguments.format, global.verbose > 0);
             let consent = Consent::new(arguments.yes, arguments.deny);
-            Conversation::new(server, show, consent, &mut signals)
+            let (client, store) = (Client::connect(server), host.store.clone());
+            Conversation::new(client, store, show, consent, &mut signals)
                 .hold(subject, &prompt)
                 .await
         }
@@ -95,9 +112,19 @@ fn folder(asked: Option<PathBuf>) -> anyhow::Result<PathBuf> {
     }
 }
 
-/// The stored session to go on with.
-async fn stored(host: &Host, given: &str, arguments: &RunArguments) -> anyhow::Result<SessionRow> {
-    let row = find::session(&host.store, given).await?;
+/// What to prompt: a new session, or a stored one that no other process than
+/// `server` drives.
+async fn subject(
+    store: &Store,
+    leases: &Path,
+    cwd: PathBuf,
+    arguments: &RunArguments,
+    server: Option<u32>,
+) -> anyhow::Result<Subject> {
+    let Some(given) = &arguments.session else {
+        return Ok(Subject::New(cwd));
+    };
+    let row = find::session(store, given).await?;
     let differs =
         |asked: &Option<String>, kept: &str| asked.as_deref().is_some_and(|asked| asked != kept);
     if differs(&arguments.agent, &row.agent) || differs(&arguments.vm, &row.vm) {
@@ -107,7 +134,8 @@ async fn stored(host: &Host, given: &str, arguments: &RunArguments) -> anyhow::R
         );
         return Err(Usage(what).into());
     }
-    if let Some(holder) = locks::holders(&host.registry.lease_path(&row.id)).first() {
+    let holders = locks::holders(&leases.join(&row.id));
+    if let Some(holder) = (holders.iter()).find(|holder| Some(**holder) != server) {
         anyhow::bail!(
             "session {} is live in another acpbox process ({holder}); end that one first, \
              or read along with `acpbox sessions show {}`",
@@ -115,5 +143,5 @@ async fn stored(host: &Host, given: &str, arguments: &RunArguments) -> anyhow::R
             row.id
         );
     }
-    Ok(row)
+    Ok(Subject::Stored(Box::new(row)))
 }

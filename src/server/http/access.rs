@@ -136,7 +136,7 @@ impl Site {
             return Ok(None);
         };
         let text = origin.to_str().unwrap_or_default();
-        let is_own = text.eq_ignore_ascii_case(&format!("http://{host}"));
+        let is_own = text.eq_ignore_ascii_case(&format!("{}://{host}", self.scheme));
         let is_listed = (self.settings.origins.iter())
             .any(|listed| listed.trim_end_matches('/').eq_ignore_ascii_case(text));
         if origins.next().is_some() || !(is_own || is_listed) {

@@ -4,11 +4,12 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 
-use super::Site;
+use super::{Refused, Site};
+use crate::acp::Failure;
 
 /// The text format's own type (Prometheus, exposition formats).
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -18,7 +19,13 @@ pub async fn show(State(site): State<Arc<Site>>, headers: HeaderMap) -> Response
     if let Err(refused) = site.must_be_authorized(&headers) {
         return refused.into_response();
     }
-    let text = site.figures().text();
+    let text = match site.figures().await {
+        Ok(figures) => figures.text(),
+        Err(failure) => {
+            let refused = Refused::new(StatusCode::INTERNAL_SERVER_ERROR, failure.to_string());
+            return refused.into_response();
+        }
+    };
     ([(CONTENT_TYPE, TEXT_FORMAT)], text).into_response()
 }
 
@@ -32,7 +39,12 @@ impl Figures {
         self.add(name, "gauge", help, value);
     }
 
-    fn add(&mut self, name: &str, kind: &str, help: &str, value: usize) {
+    /// Adds one that only grows.
+    pub fn counter(&mut self, name: &str, help: &str, value: u64) {
+        self.add(name, "counter", help, value);
+    }
+
+    fn add(&mut self, name: &str, kind: &str, help: &str, value: impl std::fmt::Display) {
         // Writing to a string does not fail.
         let _ = write!(
             self.0,
@@ -46,7 +58,8 @@ impl Figures {
 }
 
 impl Site {
-    fn figures(&self) -> Figures {
+    async fn figures(&self) -> Result<Figures, Failure> {
+        let status = self.server.status().await?;
         let host = &self.server.host;
         let live = host.registry.all();
         let busy = live.iter().filter(|live| live.is_busy()).count();
@@ -71,6 +84,40 @@ impl Site {
             "What waits to be read from event streams at this address.",
             self.remotes.held(),
         );
-        figures
+        let (sessions, clients) = (&status.sessions, &status.clients);
+        figures.gauge(
+            "clients",
+            "Clients that are connected, in any way.",
+            clients.len(),
+        );
+        figures.gauge(
+            "client_queued_bytes",
+            "What waits to be read by clients.",
+            clients.iter().map(|it| it.queued_bytes).sum(),
+        );
+        figures.gauge(
+            "prompts_queued",
+            "Prompts that wait behind a running turn.",
+            sessions.iter().map(|it| it.queued_prompts).sum(),
+        );
+        figures.gauge(
+            "questions_pending",
+            "Questions of agents that wait for a person's answer.",
+            sessions.iter().map(|it| it.pending_requests).sum(),
+        );
+        let totals = &status.totals;
+        figures.counter(
+            "events_total",
+            "Events that were written for live sessions.",
+            totals.events,
+        );
+        figures.counter("turns_total", "Turns that ended.", totals.turns);
+        figures.counter("clients_total", "Clients that connected.", totals.clients);
+        figures.gauge(
+            "uptime_seconds",
+            "Since the process started.",
+            usize::try_from(status.uptime / 1000).unwrap_or(usize::MAX),
+        );
+        Ok(figures)
     }
 }

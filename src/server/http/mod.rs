@@ -58,6 +58,8 @@ pub struct Site {
     pub settings: ServerSettings,
     pub token: Token,
     pub hosts: Hosts,
+    /// `http` or `https`.
+    pub scheme: &'static str,
     pub remotes: Remotes,
     /// The clients' connections.
     pub tasks: TaskTracker,
@@ -85,6 +87,7 @@ impl Site {
         Arc::new(Site {
             token: socket.token().clone(),
             hosts: Hosts::new(socket.address(), socket.name(), &settings.hosts),
+            scheme: socket.http_scheme(),
             remotes: Remotes::new(settings.connections),
             settings,
             server,
@@ -99,7 +102,7 @@ impl Site {
             .route("/acp", any(acp))
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/metrics", get(metrics::show))
-            // The web page's routes go here.
+            .merge(super::web::routes())
             .fallback(|| async { refusal(StatusCode::NOT_FOUND, "there is nothing here") })
             .method_not_allowed_fallback(|| async {
                 refusal(
@@ -118,7 +121,10 @@ impl Site {
     pub async fn serve(&self, router: Router, accepted: Accepted, place: OwnedSemaphorePermit) {
         let mut input = accepted.input;
         let timeout = self.settings.handshake_timeout;
-        let beginning = tokio::time::timeout(timeout, preface(&mut input)).await;
+        let beginning = tokio::select! {
+            beginning = tokio::time::timeout(timeout, preface(&mut input)) => beginning,
+            () = self.shutdown.cancelled() => return,
+        };
         let Ok(Some(beginning)) = beginning else {
             tracing::debug!(peer = accepted.peer, "no request came in time");
             return;

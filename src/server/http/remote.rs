@@ -141,6 +141,7 @@ impl Site {
         let gate = Gate {
             token: (!is_authorized).then(|| self.token.clone()),
             patience: Some(self.settings.handshake_timeout),
+            peer: "HTTP".to_owned(),
             framing: Some(Framing::Lines),
         };
         let (site, served) = (Arc::clone(self), Arc::clone(&remote));

@@ -55,6 +55,7 @@ pub async fn upgrade(site: Arc<Site>, place: Place, request: Request) -> Respons
     let gate = Gate {
         token: (!is_authorized).then(|| site.token.clone()),
         patience: Some(site.settings.handshake_timeout),
+        peer: "WebSocket".to_owned(),
         framing: Some(Framing::Lines),
     };
     let id = uuid::Uuid::new_v4().to_string();

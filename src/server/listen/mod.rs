@@ -1,6 +1,7 @@
 //! Where clients may connect: addresses, and the sockets behind them.
 
 mod tcp;
+mod tls;
 mod token;
 mod unix;
 
@@ -9,17 +10,20 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use tcp::TcpSocket;
+pub use tls::Tls;
 pub use token::Token;
 pub use unix::UnixSocket;
 
 /// The schemes, for errors.
-const FORMS: &str = "`unix:PATH`, `tcp:HOST:PORT` or `http:HOST:PORT`";
+const FORMS: &str =
+    "`unix:PATH`, `tcp:HOST:PORT` or `http:HOST:PORT` (with TLS `tls:` or `https:`)";
 
-/// `unix:PATH`, `tcp:HOST:PORT` or `http:HOST:PORT`.
+/// `unix:PATH`, `tcp:HOST:PORT`, `tls:HOST:PORT`, `http:HOST:PORT` or `https:HOST:PORT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
     Unix(PathBuf),
@@ -27,6 +31,10 @@ pub enum Address {
     Tcp(String),
     /// As [`Address::Tcp`], for HTTP and WebSocket.
     Http(String),
+    /// As [`Address::Tcp`], never without TLS.
+    Tls(String),
+    /// As [`Address::Http`], never without TLS.
+    Https(String),
 }
 
 /// Why acpbox does not listen. The text says what to do.
@@ -46,6 +54,23 @@ pub enum ListenError {
     NoToken(SocketAddr),
     #[error("the token in {path}: {why}", path = .path.display())]
     Token { path: PathBuf, why: String },
+    #[error("{setting}, {path}: {why}", path = .path.display())]
+    Tls {
+        setting: &'static str,
+        path: PathBuf,
+        why: String,
+    },
+    #[error(
+        "{given} is given without {missing}: TLS needs both, a certificate and its key; name both, or neither"
+    )]
+    HalfTls {
+        given: &'static str,
+        missing: &'static str,
+    },
+    #[error(
+        "{0} needs a certificate and its key: name them with --tls-certificate and --tls-key, or server.tls_certificate and server.tls_key"
+    )]
+    NoTls(Address),
 }
 
 /// A socket that is listened at.
@@ -62,8 +87,23 @@ pub struct Accepted {
     pub output: Box<dyn AsyncWrite + Send + Unpin>,
     /// What it must send in `initialize`, if anything.
     pub token: Option<Token>,
+    /// What it is yet to shake hands by; `input` and `output` are raw until then.
+    pub tls: Option<Tls>,
     /// For logs.
     pub peer: String,
+}
+
+impl Accepted {
+    /// Itself, after a TLS handshake that may take so long, where TLS is spoken.
+    ///
+    /// # Errors
+    /// Why the client is not to be served.
+    pub async fn secured(self, patience: Duration) -> io::Result<Accepted> {
+        match self.tls.clone() {
+            Some(tls) => tls::shake_hands(&tls, self, patience).await,
+            None => Ok(self),
+        }
+    }
 }
 
 impl Listener {
@@ -80,8 +120,13 @@ impl fmt::Display for Listener {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Listener::Unix(socket) => socket.fmt(formatter),
-            Listener::Tcp(socket) => write!(formatter, "tcp:{}", socket.address()),
-            Listener::Http(socket) => write!(formatter, "http:{}", socket.address()),
+            Listener::Tcp(socket) => {
+                let scheme = if socket.is_encrypted() { "tls" } else { "tcp" };
+                write!(formatter, "{scheme}:{}", socket.address())
+            }
+            Listener::Http(socket) => {
+                write!(formatter, "{}:{}", socket.http_scheme(), socket.address())
+            }
         }
     }
 }
@@ -100,10 +145,12 @@ impl FromStr for Address {
         match scheme {
             "unix" if rest.is_empty() => Err(wrong("its path is empty")),
             "unix" => Ok(Address::Unix(PathBuf::from(rest))),
-            "tcp" | "http" => match rest.rsplit_once(':') {
+            "tcp" | "http" | "tls" | "https" => match rest.rsplit_once(':') {
                 Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
                     Ok(match scheme {
                         "tcp" => Address::Tcp(rest.to_owned()),
+                        "tls" => Address::Tls(rest.to_owned()),
+                        "https" => Address::Https(rest.to_owned()),
                         _ => Address::Http(rest.to_owned()),
                     })
                 }
@@ -121,6 +168,8 @@ impl fmt::Display for Address {
             Address::Unix(path) => write!(formatter, "unix:{}", path.display()),
             Address::Tcp(address) => write!(formatter, "tcp:{address}"),
             Address::Http(address) => write!(formatter, "http:{address}"),
+            Address::Tls(address) => write!(formatter, "tls:{address}"),
+            Address::Https(address) => write!(formatter, "https:{address}"),
         }
     }
 }
@@ -142,6 +191,10 @@ mod tests {
         let http = "http:localhost:80".parse::<Address>().unwrap();
         assert_eq!(http, Address::Http("localhost:80".into()));
         assert_eq!(http.to_string(), "http:localhost:80");
+        for secure in ["tls:[::1]:0", "https:localhost:443"] {
+            let address = secure.parse::<Address>().unwrap();
+            assert_eq!(address.to_string(), secure);
+        }
         for (given, why) in [
             ("", "no scheme"),
             ("/run/sock", "no scheme"),

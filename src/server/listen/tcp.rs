@@ -7,7 +7,7 @@ use std::path::Path;
 
 use tokio::net::TcpListener;
 
-use super::{Accepted, ListenError, Token};
+use super::{Accepted, ListenError, Tls, Token};
 
 pub struct TcpSocket {
     listener: TcpListener,
@@ -15,6 +15,7 @@ pub struct TcpSocket {
     /// What `address` was called, without the port.
     name: String,
     token: Token,
+    tls: Option<Tls>,
 }
 
 impl TcpSocket {
@@ -56,7 +57,22 @@ impl TcpSocket {
             address,
             name: address.ip().to_string(),
             token,
+            tls: None,
         })
+    }
+
+    /// The same, which with `tls` speaks nothing else.
+    pub fn encrypted(self, tls: Option<Tls>) -> TcpSocket {
+        TcpSocket { tls, ..self }
+    }
+
+    pub fn is_encrypted(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// What URLs of this socket begin with, if HTTP is spoken at it.
+    pub fn http_scheme(&self) -> &'static str {
+        if self.is_encrypted() { "https" } else { "http" }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -80,7 +96,11 @@ impl TcpSocket {
             input: Box::new(input),
             output: Box::new(output),
             token: Some(self.token.clone()),
-            peer: format!("tcp:{peer}"),
+            tls: self.tls.clone(),
+            peer: match self.tls {
+                Some(_) => format!("tls:{peer}"),
+                None => format!("tcp:{peer}"),
+            },
         })
     }
 }

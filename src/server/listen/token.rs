@@ -66,6 +66,11 @@ impl Token {
         }
     }
 
+    /// The token itself, for a client to send.
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+
     /// Compares in a time that tells nothing of where they differ.
     pub fn is(&self, given: &str) -> bool {
         self.0.as_bytes().ct_eq(given.as_bytes()).into()

@@ -105,6 +105,7 @@ impl UnixSocket {
             input: Box::new(input),
             output: Box::new(output),
             token: None,
+            tls: None,
             peer: format!("{self}{process}"),
         })
     }

@@ -9,7 +9,7 @@ pub mod request;
 #[cfg(test)]
 mod tests;
 
-pub use options::{Choice, Offered, answer};
+pub use options::{Choice, ChoiceKind, Offered, answer};
 pub use request::{Place, Request, Said, Subject, ToolCalls};
 
 use crate::config::{Decision, Permissions, Rule, TextPattern};
@@ -120,6 +120,8 @@ fn fits(rule: &Rule, request: &Request) -> Fit {
         Said::Nothing | Said::Unclear => Fit::Unknown,
     });
     let path = rule.path.as_ref().map(|pattern| match &request.places {
+        // The files that a command names are not all that it may touch.
+        _ if is_allowing && rule.command.is_none() && !call.may_touch_files() => Fit::No,
         Said::This(places) => {
             let mut fitting = (places.iter()).map(|it| pattern.fits(&it.absolute, &it.below));
             // Naming one more file gets nobody around a rule that denies.

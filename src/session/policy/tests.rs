@@ -196,6 +196,12 @@ fn every_file_must_fit_to_allow_and_any_is_enough_to_deny() {
         path = "src/**"
         decide = "allow"
     "#;
+    // Some agents guess at the files of a command.
+    let running = |path: &str| {
+        let mut call = run("curl x");
+        call["locations"] = json!([{ "path": path }]);
+        call
+    };
     let with_change = |path: &str| {
         let mut call = edit(&["/w/src/a.rs"]);
         call["content"] =
@@ -216,6 +222,8 @@ fn every_file_must_fit_to_allow_and_any_is_enough_to_deny() {
             (with_change("/w/src/b.rs"), "allow"),
             (with_change("/w/b.rs"), "ask"),
             (with_change("/w/.env"), "deny"),
+            (running("/w/top/a"), "ask"),
+            (running("/w/.env"), "deny"),
             (edit(&[]), "ask"),
         ],
     );

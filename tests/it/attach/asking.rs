@@ -149,3 +149,43 @@ fn cancelling_ends_a_question_for_everybody() {
     three.attach("session/load", &setup, &session, json!({}));
     assert!(three.gets_no("session/request_permission"));
 }
+
+#[test]
+fn a_question_that_nobody_answers_in_time_is_refused_also_in_an_empty_room() {
+    let setup = Setup::host().config("[permissions]\nunanswered = \"600ms\"");
+    let (_server, path) = serve(&setup);
+    setup.script(&[
+        setup.record(),
+        expect_prompt(),
+        ask(7),
+        json!({"expect_answer": 7}),
+        chunk("refused once"),
+        ask(8),
+        json!({"expect_answer": 8}),
+        chunk("refused twice"),
+        end_turn(),
+    ]);
+    let mut one = Editor::connect(&path, "one", 100);
+    let session = one.new_session(&setup);
+    let mut two = Editor::connect(&path, "two", 200);
+    two.attach("session/resume", &setup, &session, json!({}));
+    let mut observer = Editor::connect(&path, "observer", 300);
+    let role = json!({"role": "observer"});
+    observer.attach("session/resume", &setup, &session, role);
+    one.send("session/prompt", prompt(&session, "go"));
+    for editor in [&mut one, &mut two] {
+        let asked = editor.expect("session/request_permission");
+        let withdrawn = editor.expect("$/cancel_request");
+        assert_eq!(withdrawn["params"]["requestId"], asked["id"]);
+        editor.select(&asked, "yes");
+    }
+    observer.expect_text("refused once");
+    one.kill();
+    two.kill();
+    observer.expect_text("refused twice");
+    let received = setup.received();
+    let refused = r#""result":{"outcome":{"outcome":"cancelled"}}"#;
+    let answers = received.iter().filter(|line| line.contains(refused));
+    assert_eq!(answers.count(), 2, "{received:#?}");
+    assert!(!received.join("\n").contains("\"yes\""), "{received:#?}");
+}

@@ -6,12 +6,22 @@ use serde_json::{Value, json};
 
 use super::editor::{Editor, shown};
 use super::serve;
-use crate::support::setup::Setup;
+use crate::support::setup::{Setup, wait_until};
 use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
 
-/// Chunks of two hundred bytes, with their numbers.
+/// The length of a chunk's text, about: more than a queue and a socket hold comes
+/// of a few thousand.
+const BYTES: usize = 1000;
+
+/// How many updates a client misses while it does not read.
+fn updates() -> u64 {
+    let given = std::env::var("ACPBOX_TEST_UPDATES").ok();
+    given.map_or(20_000, |given| given.parse().unwrap())
+}
+
+/// Chunks with their numbers.
 fn flood(count: u64) -> Value {
-    let mut step = chunk(&format!("$N {}", "x".repeat(200)));
+    let mut step = chunk(&format!("$N {}", "x".repeat(BYTES)));
     step["repeat"] = json!(count);
     step
 }
@@ -32,13 +42,13 @@ fn peak_memory(pid: u32) -> u64 {
 
 #[test]
 fn one_that_stops_reading_stalls_nobody_and_gets_all_in_order_afterwards() {
-    const COUNT: u64 = 200_000;
+    let count = updates();
     let setup = Setup::host();
     let (server, path) = serve(&setup);
     let ask = super::ask(7);
     setup.script(&[
         expect_prompt(),
-        flood(COUNT),
+        flood(count),
         ask,
         json!({"expect_answer": 7}),
         chunk("answered"),
@@ -53,15 +63,15 @@ fn one_that_stops_reading_stalls_nobody_and_gets_all_in_order_afterwards() {
     reader.attach("session/resume", &setup, &session, json!({}));
     // The one that stops is even the one that prompts.
     let turn = stopped.send("session/prompt", prompt(&session, "go"));
-    stopped.expect_text(&format!("0 {}", "x".repeat(200)));
+    stopped.expect_text(&format!("0 {}", "x".repeat(BYTES)));
     stopped.stop(true);
     let asked = reader.expect("session/request_permission");
     reader.select(&asked, "yes");
     reader.expect_text("answered");
     reader.prompt(&session, "and").unwrap();
     let seen = shown(&reader.take());
-    assert_eq!(numbers(&seen), (0..COUNT).collect::<Vec<_>>());
-    let memory = peak_memory(server.pid());
+    assert_eq!(numbers(&seen), (0..count).collect::<Vec<_>>());
+    let memory = peak_memory(server.child.id());
     assert!(memory < 150 * 1024, "{memory} KiB");
 
     stopped.stop(false);
@@ -69,7 +79,7 @@ fn one_that_stops_reading_stalls_nobody_and_gets_all_in_order_afterwards() {
     // Its result did not overtake what was said before it.
     let before: Vec<Value> = stopped.taken();
     let texts = shown(&before);
-    assert_eq!(numbers(&texts), (1..COUNT).collect::<Vec<_>>());
+    assert_eq!(numbers(&texts), (1..count).collect::<Vec<_>>());
     assert_eq!(texts.last().unwrap().1, "answered");
     let methods: Vec<_> = before
         .iter()
@@ -80,7 +90,7 @@ fn one_that_stops_reading_stalls_nobody_and_gets_all_in_order_afterwards() {
         at("session/request_permission") < at("$/cancel_request"),
         "in this order"
     );
-    assert_eq!(at("session/request_permission"), COUNT as usize - 1);
+    assert_eq!(at("session/request_permission"), count as usize - 1);
     // It is live again, and sees what another one says.
     let theirs = stopped.expect_text("and");
     assert_eq!(theirs["params"]["_meta"]["acpbox"]["from"], "reader");
@@ -91,7 +101,7 @@ fn one_that_stops_reading_stalls_nobody_and_gets_all_in_order_afterwards() {
 
 #[test]
 fn a_single_slow_client_slows_its_agent() {
-    const COUNT: u64 = 200_000;
+    const COUNT: u64 = 20_000;
     let setup = Setup::host();
     let (_server, path) = serve(&setup);
     let done = setup.path().join("done");
@@ -104,21 +114,22 @@ fn a_single_slow_client_slows_its_agent() {
     let mut only = Editor::connect(&path, "only", 100);
     let session = only.new_session(&setup);
     let turn = only.send("session/prompt", prompt(&session, "go"));
-    only.expect_text(&format!("0 {}", "x".repeat(200)));
+    only.expect_text(&format!("0 {}", "x".repeat(BYTES)));
     only.stop(true);
     std::thread::sleep(Duration::from_secs(1));
     assert!(!done.exists(), "the agent ran away from its only client");
     // Another that comes is not held up by it, nor is the agent any more.
     let mut other = Editor::connect(&path, "other", 200);
     other.attach("session/load", &setup, &session, json!({}));
-    assert!(crate::support::setup::wait_until(|| done.exists()));
+    let last = format!("{} {}", COUNT - 1, "x".repeat(BYTES));
+    other.expect_text(&last);
+    assert!(wait_until(|| done.exists()));
     only.stop(false);
     only.answer(turn).unwrap();
     assert_eq!(
         numbers(&shown(&only.taken())),
         (1..COUNT).collect::<Vec<_>>()
     );
-    other.expect_text(&format!("{} {}", COUNT - 1, "x".repeat(200)));
     assert_eq!(
         numbers(&shown(&other.taken())),
         (0..COUNT - 1).collect::<Vec<_>>()
@@ -191,6 +202,46 @@ fn one_that_comes_back_fifty_times_misses_nothing_and_gets_nothing_twice() {
     let steady = shown(&steady.taken());
     // The last of them was taken to wait for it.
     assert_eq!(steady, seen[..seen.len() - 1], "seed {seed}");
+}
+
+#[test]
+fn one_that_lags_when_the_agent_ends_holds_up_nobody_and_gets_both_agents_words() {
+    const COUNT: u64 = 20_000;
+    let setup = Setup::host();
+    let (_server, path) = serve(&setup);
+    setup.script(&[
+        expect_prompt(),
+        flood(COUNT),
+        end_turn(),
+        json!({"exit": 0}),
+    ]);
+    let mut reader = Editor::connect(&path, "reader", 100);
+    let session = reader.new_session(&setup);
+    setup.script(&[expect_prompt(), chunk("back"), end_turn()]);
+    let mut stopped = Editor::connect(&path, "stopped", 200);
+    stopped.attach("session/resume", &setup, &session, json!({}));
+    stopped.stop(true);
+    reader.prompt(&session, "go").unwrap();
+    let is_live = |reader: &mut Editor| {
+        let list = reader.call("session/list", json!({})).unwrap();
+        list["sessions"][0]["_meta"]["acpbox"]["state"] == "live"
+    };
+    assert!(wait_until(|| !is_live(&mut reader)), "the agent runs on");
+    reader.prompt(&session, "again").unwrap();
+    assert_eq!(
+        shown(&reader.taken()).last().map(|(_, text)| text.as_str()),
+        Some("back")
+    );
+    stopped.stop(false);
+    stopped.expect_last("back");
+    let seen = shown(&stopped.taken());
+    assert_eq!(numbers(&seen), (0..COUNT).collect::<Vec<_>>());
+    let others: Vec<&str> = (seen.iter())
+        .map(|(_, text)| text.as_str())
+        .filter(|text| !text.ends_with('x'))
+        .collect();
+    assert_eq!(others, ["go", "again", "back"]);
+    assert!(seen.is_sorted_by(|(one, _), (next, _)| one < next));
 }
 
 fn shown_last(seen: &[(i64, String)]) -> &str {

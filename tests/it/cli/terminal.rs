@@ -14,11 +14,11 @@ use super::Place;
 const STAY: &str = r#"trap : INT; "$@"; echo "EXIT $?."; read -r answer"#;
 
 /// acpbox with a terminal of its own.
-struct Terminal {
+pub struct Terminal {
     child: Child,
     master: File,
     slave: File,
-    seen: String,
+    pub seen: String,
 }
 
 impl Terminal {
@@ -27,6 +27,15 @@ impl Terminal {
     }
 
     fn start_with(place: &Place, args: &[&str], env: &[(&str, &str)]) -> Self {
+        Self::start_by(args, |command, args| {
+            let mut command = place.environment(command, args);
+            command.env("TERM", "xterm").envs(env.iter().copied());
+            command
+        })
+    }
+
+    /// `prepare` adds the arguments and the environment.
+    pub fn start_by(args: &[&str], prepare: impl FnOnce(Command, &[&str]) -> Command) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
@@ -44,10 +53,7 @@ impl Terminal {
         let mut setsid = Command::new("setsid");
         setsid.args(["--ctty", "--wait", "sh", "-c", STAY, "sh"]);
         setsid.arg(env!("CARGO_BIN_EXE_acpbox"));
-        let child = place
-            .environment(setsid, args)
-            .env("TERM", "xterm")
-            .envs(env.iter().copied())
+        let child = prepare(setsid, args)
             .stdin(stream())
             .stdout(stream())
             .stderr(stream())
@@ -62,7 +68,7 @@ impl Terminal {
     }
 
     /// Reads until the words are on the screen.
-    fn wait_for(&mut self, words: &str) {
+    pub fn wait_for(&mut self, words: &str) {
         while !self.seen.contains(words) {
             self.read();
         }
@@ -75,12 +81,12 @@ impl Terminal {
             .push_str(&String::from_utf8_lossy(&bytes[..count]));
     }
 
-    fn type_in(&mut self, text: &str) {
+    pub fn type_in(&mut self, text: &str) {
         self.master.write_all(text.as_bytes()).unwrap();
     }
 
     /// Waits for the end of acpbox, not of its terminal; the exit code.
-    fn code(&mut self) -> i32 {
+    pub fn code(&mut self) -> i32 {
         self.wait_for("EXIT ");
         let from = self.seen.rfind("EXIT ").unwrap() + "EXIT ".len();
         while !self.seen[from..].contains('.') {

@@ -219,7 +219,7 @@ fn an_older_database_is_brought_up_to_date_and_searched() {
     // As the first released schema was.
     database
         .execute_batch(
-            "DROP TABLE search; DROP TABLE documents; DROP TABLE unindexed; DROP TABLE turns;
+            "DROP TABLE search; DROP TABLE documents; DROP TABLE unindexed; DROP TABLE turns; DROP TABLE permissions;
              CREATE TABLE old(
                  session INTEGER NOT NULL, seq INTEGER NOT NULL, time INTEGER NOT NULL,
                  direction INTEGER NOT NULL, kind TEXT NOT NULL, raw TEXT NOT NULL,

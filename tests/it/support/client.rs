@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -72,8 +72,16 @@ pub fn raw_id(line: &str) -> String {
 
 impl Client {
     pub fn start(setup: &Setup, framing: Framing) -> Client {
-        let mut child = setup
-            .command()
+        Client::with(&mut setup.command(), setup.workspace(), framing)
+    }
+
+    /// A client of any command that speaks as `acpbox stdio` does.
+    pub fn of(command: &mut Command, workspace: PathBuf) -> Client {
+        Client::with(command, workspace, Framing::Lines)
+    }
+
+    fn with(command: &mut Command, workspace: PathBuf, framing: Framing) -> Client {
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -109,7 +117,7 @@ impl Client {
             last_id: 0,
             unread: VecDeque::new(),
             answers: BTreeMap::new(),
-            workspace: setup.workspace(),
+            workspace,
         }
     }
 

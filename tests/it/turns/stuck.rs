@@ -104,7 +104,7 @@ fn what_comes_after_the_forced_end_is_stored_and_shown_to_nobody() {
     params["sessionId"] = session.as_str().into();
     client.call("session/load", params).unwrap();
     let shown = client.texts();
-    assert_eq!(shown, ["go", "partial", "next", "now", "", "second"]);
+    assert_eq!(shown, ["go", "partial", "now", "", "next", "second"]);
 }
 
 #[test]

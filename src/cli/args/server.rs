@@ -1,0 +1,51 @@
+//! Of the commands that ask a running server.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::RUN_EXIT_CODES;
+
+/// The server to ask.
+#[derive(Debug, Clone, Args)]
+pub(in crate::cli) struct ServerAddress {
+    /// Where the server is: `unix:PATH` or `tcp:HOST:PORT` [default: where
+    /// `acpbox serve` listens by itself].
+    #[arg(long, value_name = "ADDRESS")]
+    pub(in crate::cli) server: Option<String>,
+    /// A file with the token that a server on TCP asks for [default: its own, in
+    /// the state folder].
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) token_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(in crate::cli) struct StatusArguments {
+    #[command(flatten)]
+    pub(in crate::cli) server: ServerAddress,
+    /// Print one JSON object, as `_acpbox/server/status` answers.
+    #[arg(long)]
+    pub(in crate::cli) json: bool,
+}
+
+/// Each line that is typed is a prompt. Ctrl-C cancels the running turn; a second
+/// one, or Ctrl-D, leaves. Without a terminal, lines are prompts too, one turn
+/// after the other, and the end of the input leaves after the last answer.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = RUN_EXIT_CODES)]
+pub(in crate::cli) struct AttachArguments {
+    /// A session's id, or as much of it as is unique.
+    #[arg(value_name = "SESSION")]
+    pub(in crate::cli) session: String,
+    #[command(flatten)]
+    pub(in crate::cli) server: ServerAddress,
+    /// Only look on: prompt nothing, answer nothing, read no input.
+    #[arg(long)]
+    pub(in crate::cli) observe: bool,
+    /// Begin behind the event of this number.
+    #[arg(long, value_name = "N", conflicts_with = "tail", value_parser = clap::value_parser!(i64).range(0..))]
+    pub(in crate::cli) after: Option<i64>,
+    /// Begin with the last so many prompts and what came of them.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub(in crate::cli) tail: u32,
+}

@@ -1,0 +1,491 @@
+//! From `session/resume` to the end: one loop, and all that can wake it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use serde_json::json;
+use uuid::Uuid;
+
+use super::find::Listed;
+use super::input::{Input, Typed};
+use super::line::{Line, row, sender};
+use super::question::Question;
+use super::view::View;
+use crate::acp::failure::METHOD_NOT_FOUND;
+use crate::acp::methods;
+use crate::cli::args::AttachArguments;
+use crate::cli::client::{Client, Incoming};
+use crate::cli::exit::{self, Code};
+use crate::cli::output;
+use crate::cli::run::failure::failure_of;
+use crate::rpc::{message, splice};
+use crate::session::policy;
+use crate::store::EventRow;
+use crate::transcript::printable_line;
+
+/// How often the transcript is looked at when nothing is sent: what acpbox does
+/// by itself is not announced to clients.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Events that are read at once.
+const PAGE_EVENTS: usize = 1000;
+
+/// How long the server may take to bring the session back.
+const RESUME_PATIENCE: Duration = Duration::from_secs(180);
+
+/// Names of other clients that are kept until their prompts are shown.
+const SENDERS: usize = 64;
+
+/// How following ended.
+pub(super) enum Ending {
+    /// The person is done.
+    Left(Code),
+    /// The server is gone.
+    Lost,
+}
+
+pub(super) struct Attachment {
+    pub(super) view: View,
+    session: Listed,
+    is_observer: bool,
+    /// Whether the person sees what is typed.
+    is_echoed: bool,
+    after: Option<i64>,
+    tail: u32,
+    /// The number of the last event that was shown, once anything was.
+    last_seq: Option<i64>,
+    /// This client's prompts that are not answered, the oldest first.
+    prompts: VecDeque<Prompt>,
+    /// Who sent prompts that are not shown yet, by number, and the last one of them.
+    senders: BTreeMap<i64, String>,
+    last_sender: i64,
+    /// Prompts in the transcript that have not ended, as far as it was read.
+    open_turns: usize,
+    questions: VecDeque<Question>,
+    /// The error that the transcript showed last.
+    shown_error: String,
+    code: Code,
+}
+
+/// A prompt of this client's.
+struct Prompt {
+    /// Its name for the server, which lets nothing run twice.
+    key: String,
+    text: String,
+    /// The request, on the present connection.
+    request: u64,
+}
+
+/// Everything that can wake the loop.
+enum Woken {
+    Messages(Vec<Incoming>),
+    Typed(Typed),
+    Tick,
+}
+
+impl Attachment {
+    /// Call within a tokio runtime.
+    pub(super) fn new(session: Listed, arguments: &AttachArguments) -> Attachment {
+        Attachment {
+            view: View::new(),
+            session,
+            is_observer: arguments.observe,
+            is_echoed: false,
+            after: arguments.after,
+            tail: arguments.tail,
+            last_seq: None,
+            prompts: VecDeque::new(),
+            senders: BTreeMap::new(),
+            last_sender: 0,
+            open_turns: 0,
+            questions: VecDeque::new(),
+            shown_error: String::new(),
+            code: exit::DONE,
+        }
+    }
+
+    /// Follows the session on this connection. What was shown on an earlier one is
+    /// not shown again, and prompts that it did not answer are asked for again.
+    ///
+    /// # Errors
+    /// `Ended` when the server is gone; a `Failure` when it refuses.
+    pub(super) async fn follow(
+        &mut self,
+        client: Client,
+        input: &mut Input,
+    ) -> anyhow::Result<Ending> {
+        let mut line = Line {
+            client,
+            unread: VecDeque::new(),
+        };
+        self.questions.clear();
+        self.is_echoed = input.is_terminal && self.view.is_terminal();
+        self.begin(&mut line).await?;
+        loop {
+            let messages = std::mem::take(&mut line.unread);
+            if !messages.is_empty() {
+                self.hear_senders(&messages).await?;
+                self.on_messages(messages, &mut line).await?;
+                continue;
+            }
+            // On a terminal Ctrl-D leaves; what is piped in is worked off first.
+            if input.has_ended
+                && !self.is_observer
+                && (input.is_terminal || self.prompts.is_empty())
+            {
+                line.client.close().await;
+                return Ok(Ending::Left(match input.is_terminal {
+                    true => exit::DONE,
+                    false => self.code,
+                }));
+            }
+            match self.wait(&mut line, input).await? {
+                Woken::Messages(messages) => {
+                    let messages = VecDeque::from(messages);
+                    self.hear_senders(&messages).await?;
+                    self.catch_up(&mut line).await?;
+                    self.on_messages(messages, &mut line).await?;
+                }
+                Woken::Typed(Typed::Line(text)) => self.on_line(text, &mut line).await?,
+                Woken::Typed(Typed::Wrong(why)) => output::say(&why),
+                Woken::Typed(Typed::End) => {}
+                Woken::Typed(Typed::Interrupt) if self.is_observer => {
+                    return Ok(Ending::Left(exit::DONE));
+                }
+                Woken::Typed(Typed::Interrupt) => self.on_interrupt(&line).await?,
+                Woken::Tick => self.catch_up(&mut line).await?,
+            }
+        }
+    }
+
+    async fn wait(&self, line: &mut Line, input: &mut Input) -> anyhow::Result<Woken> {
+        // What is piped in waits for its turn, so that it cannot answer by chance
+        // what is asked during the one before it.
+        let is_heard = input.is_terminal || self.prompts.is_empty() || !self.questions.is_empty();
+        Ok(tokio::select! {
+            biased;
+            messages = line.client.receive() => Woken::Messages(messages?),
+            typed = input.next(is_heard) => Woken::Typed(typed),
+            () = tokio::time::sleep(TICK) => Woken::Tick,
+        })
+    }
+
+    /// Attaches, and shows what the transcript has.
+    async fn begin(&mut self, line: &mut Line) -> anyhow::Result<()> {
+        let mut ours = json!({});
+        if self.is_observer {
+            ours["role"] = "observer".into();
+        }
+        let params = json!({
+            "sessionId": self.session.session_id,
+            "cwd": self.session.cwd,
+            "_meta": { "acpbox": ours },
+        });
+        let result = line
+            .ask(methods::SESSION_RESUME, &params, RESUME_PATIENCE)
+            .await?;
+        if self.last_seq.is_none() {
+            self.head(&result).await?;
+            self.last_seq = Some(self.first(line).await?);
+        }
+        self.catch_up(line).await?;
+        for index in 0..self.prompts.len() {
+            let params = self.prompt_params(&self.prompts[index]);
+            let request = line
+                .client
+                .request(methods::SESSION_PROMPT, &params)
+                .await?;
+            self.prompts[index].request = request;
+        }
+        Ok(())
+    }
+
+    async fn head(&mut self, result: &str) -> anyhow::Result<()> {
+        let meta = splice::member(result, "_meta").and_then(|meta| splice::member(meta, "acpbox"));
+        let of = |key| {
+            let raw = meta.and_then(|meta| splice::member(meta, key));
+            raw.and_then(message::string).unwrap_or_default()
+        };
+        let way = match self.is_observer {
+            true => "looking on, Ctrl-C leaves",
+            false => "each line is a prompt, Ctrl-C cancels, Ctrl-D leaves",
+        };
+        let head = format!(
+            "session {} · {} in {} · {} · {way}",
+            self.session.session_id,
+            of("agent"),
+            of("vm"),
+            self.session.cwd,
+        );
+        self.view.note(&head).await
+    }
+
+    /// The number behind which to begin.
+    async fn first(&mut self, line: &mut Line) -> anyhow::Result<i64> {
+        if let Some(after) = self.after {
+            return Ok(after);
+        }
+        let prompts = json!({
+            "sessionId": self.session.session_id,
+            "before": i64::MAX,
+            "limit": self.tail.max(1),
+            "kinds": [methods::SESSION_PROMPT],
+        });
+        let page = line.events(&prompts).await?;
+        Ok(match page.events.first() {
+            Some(first) if self.tail > 0 => first.seq - 1,
+            // Nothing was asked yet: there is little, and all of it is of interest.
+            None if self.tail > 0 => 0,
+            _ => page.last_seq,
+        })
+    }
+
+    /// Shows what the transcript has that was not shown.
+    async fn catch_up(&mut self, line: &mut Line) -> anyhow::Result<()> {
+        loop {
+            let after = self.last_seq.unwrap_or(0);
+            let params = json!({
+                "sessionId": self.session.session_id,
+                "after": after,
+                "limit": PAGE_EVENTS,
+            });
+            let page = line.events(&params).await?;
+            if page.events.is_empty() {
+                return Ok(());
+            }
+            self.hear_senders(&line.unread).await?;
+            for event in page.events {
+                self.last_seq = Some(event.seq);
+                self.show(row(&self.session.session_id, event)).await?;
+            }
+            if self.last_seq >= Some(page.last_seq) {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn show(&mut self, event: EventRow) -> anyhow::Result<()> {
+        let is_prompt = event.kind == methods::SESSION_PROMPT;
+        if is_prompt {
+            self.open_turns += 1;
+        } else if event.kind.starts_with("session/prompt:") {
+            self.open_turns = self.open_turns.saturating_sub(1);
+            if let Some(error) = splice::member(&event.raw, "error") {
+                self.shown_error = error.to_owned();
+            }
+        }
+        if is_prompt {
+            let is_own = (self.prompts.iter()).any(|prompt| event.raw.contains(&prompt.key));
+            if is_own && self.is_echoed {
+                return self.view.skip(&event);
+            }
+            if let Some(sender) = self.senders.remove(&event.seq) {
+                self.view.note(&format!("from {sender}:")).await?;
+            }
+        }
+        self.view.event(&event).await
+    }
+
+    /// Learns who sent the prompts of others, before they are shown where possible.
+    async fn hear_senders(&mut self, messages: &VecDeque<Incoming>) -> anyhow::Result<()> {
+        for message in messages {
+            let Incoming::Notification { method, params } = message else {
+                continue;
+            };
+            if method != methods::SESSION_UPDATE || !self.is_own(params) {
+                continue;
+            }
+            match sender(params) {
+                Some((seq, sender)) if seq > self.last_sender => {
+                    self.last_sender = seq;
+                    if self.last_seq >= Some(seq) {
+                        self.view.note(&format!("· sent by {sender}")).await?;
+                    } else if self.senders.len() < SENDERS {
+                        self.senders.insert(seq, sender);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn on_messages(
+        &mut self,
+        messages: VecDeque<Incoming>,
+        line: &mut Line,
+    ) -> anyhow::Result<()> {
+        for message in messages {
+            match message {
+                Incoming::Response { id, outcome } => self.on_answer(id, outcome, line).await?,
+                Incoming::Request { id, method, params } => {
+                    self.on_request(id, &method, &params, line).await?;
+                }
+                Incoming::Notification { method, params } => {
+                    self.on_notification(&method, &params, line).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn on_answer(
+        &mut self,
+        id: u64,
+        outcome: Result<String, String>,
+        line: &mut Line,
+    ) -> anyhow::Result<()> {
+        let Some(at) = self.prompts.iter().position(|prompt| prompt.request == id) else {
+            return Ok(());
+        };
+        self.catch_up(line).await?;
+        self.prompts.remove(at);
+        self.code = match outcome {
+            Ok(result) => {
+                let reason = splice::member(&result, "stopReason").and_then(message::string);
+                exit::of_stop_reason(&reason.unwrap_or_default())
+            }
+            Err(error) => {
+                let failure = failure_of(&error);
+                // What is in the transcript was shown with it.
+                if error != self.shown_error {
+                    self.view.settle().await?;
+                    output::say(&failure.to_string());
+                }
+                exit::of_failure(&failure)
+            }
+        };
+        self.view.settle().await
+    }
+
+    async fn on_request(
+        &mut self,
+        id: String,
+        method: &str,
+        params: &str,
+        line: &mut Line,
+    ) -> anyhow::Result<()> {
+        if !self.is_own(params) {
+            return Ok(());
+        }
+        // What is asked for stands above the choices.
+        self.catch_up(line).await?;
+        match method {
+            _ if self.is_observer => {}
+            methods::REQUEST_PERMISSION => {
+                self.questions.push_back(Question::new(id, params));
+                if self.questions.len() == 1 {
+                    self.put_question().await?;
+                }
+            }
+            // Another client may be able to.
+            methods::ELICITATION_CREATE => {
+                let note = "· this cannot be answered here: answer it in another client";
+                self.view.note(note).await?;
+            }
+            _ => {
+                let what = format!("Method not found: `{method}` ({})", super::NAME);
+                let refusal = Err((METHOD_NOT_FOUND, what.as_str()));
+                line.client.respond(&id, refusal).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn on_notification(
+        &mut self,
+        method: &str,
+        params: &str,
+        line: &mut Line,
+    ) -> anyhow::Result<()> {
+        match method {
+            methods::CANCEL_REQUEST => {
+                let withdrawn = splice::member(params, "requestId").unwrap_or_default();
+                let was_asked = self.questions.front().is_some_and(|it| it.id == withdrawn);
+                self.questions.retain(|question| question.id != withdrawn);
+                if was_asked {
+                    self.view.note("· answered elsewhere, or withdrawn").await?;
+                    self.catch_up(line).await?;
+                    self.put_question().await?;
+                }
+            }
+            methods::AGENT_STDERR if self.is_own(params) => {
+                let lines = splice::member(params, "lines");
+                let lines: Vec<String> = lines
+                    .and_then(|raw| serde_json::from_str(raw).ok())
+                    .unwrap_or_default();
+                for line in lines {
+                    tracing::info!("the agent on stderr: {}", printable_line(&line));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Asks the first of the questions that wait.
+    async fn put_question(&mut self) -> anyhow::Result<()> {
+        match self.questions.front().map(Question::text) {
+            Some(text) => self.view.text(&text).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn on_line(&mut self, text: String, line: &mut Line) -> anyhow::Result<()> {
+        if let Some(question) = self.questions.front() {
+            let Some(choice) = question.chosen(&text) else {
+                return self.put_question().await;
+            };
+            let answer = policy::answer(Some(&choice.id));
+            line.client.respond(&question.id, Ok(&answer)).await?;
+            self.questions.pop_front();
+            return self.put_question().await;
+        }
+        if text.trim().is_empty() {
+            return Ok(());
+        }
+        let mut prompt = Prompt {
+            key: Uuid::new_v4().to_string(),
+            text,
+            request: 0,
+        };
+        let params = self.prompt_params(&prompt);
+        prompt.request = line
+            .client
+            .request(methods::SESSION_PROMPT, &params)
+            .await?;
+        self.prompts.push_back(prompt);
+        Ok(())
+    }
+
+    fn prompt_params(&self, prompt: &Prompt) -> String {
+        json!({
+            "sessionId": self.session.session_id,
+            "prompt": [{ "type": "text", "text": prompt.text }],
+            "_meta": { "acpbox": { "idempotencyKey": prompt.key } },
+        })
+        .to_string()
+    }
+
+    async fn on_interrupt(&mut self, line: &Line) -> anyhow::Result<()> {
+        self.view.settle().await?;
+        if self.open_turns == 0 && self.prompts.is_empty() {
+            output::say("Ctrl-C again, or Ctrl-D, leaves; the session goes on");
+            return Ok(());
+        }
+        output::say("cancelling the turn; Ctrl-C again leaves");
+        // ACP: what is asked is answered as cancelled when the turn is.
+        for question in std::mem::take(&mut self.questions) {
+            let answer = policy::answer(None);
+            line.client.respond(&question.id, Ok(&answer)).await?;
+        }
+        let params = json!({ "sessionId": self.session.session_id }).to_string();
+        Ok(line.client.notify(methods::SESSION_CANCEL, &params).await?)
+    }
+
+    fn is_own(&self, params: &str) -> bool {
+        splice::member(params, "sessionId")
+            .and_then(message::string)
+            .is_some_and(|id| id == self.session.session_id.as_str())
+    }
+}

@@ -1,0 +1,181 @@
+//! A connection to a server that has said what it is.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::net::UnixStream;
+use tokio::net::unix::OwnedReadHalf;
+use tokio::task::JoinHandle;
+
+use crate::acp::extension::ServerInfo;
+use crate::acp::methods;
+use crate::rpc::codec::{Decoder, Frame};
+use crate::rpc::message::{self, ANY_DEPTH, Body, Message, Outcome};
+use crate::rpc::{BatchReader, Outbox, splice, write_loop};
+use crate::session::handshake::own_info;
+
+/// How long a server may take to say what it is.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long what is queued may take to leave in the end.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+pub(in crate::cli) struct Link {
+    pub(super) reader: BatchReader<OwnedReadHalf>,
+    /// Absent once nothing more is to be sent.
+    pub(super) outbox: Option<Outbox>,
+    /// What is to be sent before anything else.
+    pub(super) first: Vec<String>,
+    pub(super) info: ServerInfo,
+    writing: JoinHandle<io::Result<()>>,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoLink {
+    /// Nobody listens there.
+    #[error("no server runs")]
+    Nobody,
+    #[error("{0}")]
+    Unusable(String),
+}
+
+impl Link {
+    /// Connects and introduces the client with the params of its `initialize`, or
+    /// acpbox itself.
+    pub(super) async fn open(socket: &Path, initialize: Option<&str>) -> Result<Link, NoLink> {
+        let opening = Link::open_patiently(socket, initialize);
+        tokio::time::timeout(PATIENCE, opening)
+            .await
+            .unwrap_or_else(|_| {
+                let what = format!(
+                    "the server at unix:{} does not answer within {} s",
+                    socket.display(),
+                    PATIENCE.as_secs()
+                );
+                Err(NoLink::Unusable(what))
+            })
+    }
+
+    async fn open_patiently(socket: &Path, initialize: Option<&str>) -> Result<Link, NoLink> {
+        let wrong = |what: String| {
+            NoLink::Unusable(format!("the server at unix:{} {what}", socket.display()))
+        };
+        let stream = match UnixStream::connect(socket).await {
+            Ok(stream) => stream,
+            Err(error) if is_nobody(&error) => return Err(NoLink::Nobody),
+            Err(error) => return Err(wrong(format!("cannot be reached: {error}"))),
+        };
+        let peer = stream
+            .peer_cred()
+            .map_err(|error| wrong(error.to_string()))?;
+        if peer.uid() != rustix::process::getuid().as_raw() {
+            return Err(wrong(format!("is another user's ({})", peer.uid())));
+        }
+        let (input, output) = stream.into_split();
+        let (outbox, queue) = Outbox::new();
+        let mut link = Link {
+            // What the server itself writes is not bounded again: a reply that streamed
+            // in many messages, each within the limit, comes in one at the end.
+            reader: BatchReader::new(input, Decoder::lines(usize::MAX)),
+            outbox: Some(outbox),
+            first: Vec::new(),
+            info: ServerInfo {
+                version: String::new(),
+                pid: 0,
+                instance: String::new(),
+                database: "".into(),
+                config: "".into(),
+            },
+            writing: tokio::spawn(write_loop(queue, output)),
+        };
+        let own =
+            json!({ "protocolVersion": 1, "clientCapabilities": {}, "clientInfo": own_info() });
+        let params = initialize.map_or_else(|| own.to_string(), str::to_owned);
+        link.call(methods::INITIALIZE, &params)
+            .await
+            .map_err(wrong)?;
+        let info = link
+            .call("_acpbox/server/info", "{}")
+            .await
+            .map_err(wrong)?;
+        link.info = serde_json::from_str(&info)
+            .map_err(|error| wrong(format!("says something else of itself: {error}")))?;
+        Ok(link)
+    }
+
+    /// The server's process.
+    pub(in crate::cli) fn pid(&self) -> u32 {
+        self.info.pid
+    }
+
+    /// A request of the shim's own. Nothing else is expected meanwhile.
+    async fn call(&mut self, method: &str, params: &str) -> Result<String, String> {
+        let id = own_id(method);
+        self.send(&request(&id, method, params)).await?;
+        let mut frames = Vec::new();
+        loop {
+            if !matches!(self.reader.read(&mut frames).await, Ok(true)) {
+                return Err(format!("ended the connection during `{method}`"));
+            }
+            for frame in frames.drain(..) {
+                let Frame::Message(line) = frame else {
+                    continue;
+                };
+                let Ok(parsed) = Message::parse(&line, ANY_DEPTH) else {
+                    continue;
+                };
+                match parsed.body {
+                    Body::Response {
+                        id: answered,
+                        outcome: Outcome::Result(result),
+                    } if answered == id => return Ok(result.to_owned()),
+                    // One without an id says why nothing is answered.
+                    Body::Response {
+                        id: answered,
+                        outcome: Outcome::Error(error),
+                    } if answered == id || answered == "null" => {
+                        let said = splice::member(error, "message").and_then(message::string);
+                        let said = said.unwrap_or_default();
+                        return Err(format!("answers `{method}` with an error: {said}"));
+                    }
+                    _ => tracing::debug!("a message before the connection is made use of"),
+                }
+            }
+        }
+    }
+
+    async fn send(&self, line: &str) -> Result<(), String> {
+        let gone = || "ended the connection".to_owned();
+        let outbox = self.outbox.as_ref().ok_or_else(gone)?;
+        outbox.send(line).await.map_err(|_| gone())
+    }
+
+    /// Lets what is queued leave, for a moment.
+    pub(super) async fn close(mut self) {
+        self.outbox = None;
+        let _ = tokio::time::timeout(FAREWELL, &mut self.writing).await;
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.writing.abort();
+    }
+}
+
+/// An id of the shim's own, raw, that no client gives; `for_what` tells it apart.
+pub(super) fn own_id(for_what: &str) -> String {
+    serde_json::Value::from(format!("acpbox-shim:{for_what}")).to_string()
+}
+
+pub(super) fn request(id: &str, method: &str, params: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#)
+}
+
+fn is_nobody(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, NotADirectory, NotFound};
+    [NotFound, ConnectionRefused, NotADirectory].contains(&error.kind())
+}

@@ -1,0 +1,20 @@
+//! Which server this is.
+
+use std::sync::{Arc, LazyLock};
+
+use crate::acp::Failure;
+use crate::acp::extension::{ServerInfo, ServerInfoRequest};
+use crate::session::Host;
+
+static INSTANCE: LazyLock<String> = LazyLock::new(|| uuid::Uuid::new_v4().simple().to_string());
+
+pub(super) async fn info(host: Arc<Host>, _: ServerInfoRequest) -> Result<ServerInfo, Failure> {
+    let paths = &host.config.paths;
+    Ok(ServerInfo {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        instance: INSTANCE.clone(),
+        database: paths.database.clone(),
+        config: paths.config_file.clone(),
+    })
+}
