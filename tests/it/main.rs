@@ -15,6 +15,7 @@ mod durability;
 mod isolation;
 mod real_agents;
 mod real_clients;
+mod remote_clients;
 mod relay;
 mod framing;
 mod rpc;

@@ -14,6 +14,9 @@ const require = createRequire(new URL("../../target/peers/package.json", import.
 const load = (name) => import(pathToFileURL(require.resolve(name)));
 const acp = await load("@agentclientprotocol/sdk");
 
+// A server that does not answer shall not keep a test.
+setTimeout(() => process.exit(3), 120_000).unref();
+
 const [transport, url, cwd, ...prompts] = process.argv.slice(2);
 const headers = { Authorization: `Bearer ${process.env.ACPBOX_TOKEN}` };
 let stream;
@@ -51,8 +54,13 @@ await client.connectWith(stream, async (connection) => {
     const prompt = [{ type: "text", text }];
     seen.turns.push(await connection.request(methods.agent.session.prompt, { sessionId, prompt }));
   }
+  const chunks = (updates) => updates.filter((update) => update.sessionUpdate === "agent_message_chunk").length;
   const before = seen.updates.length;
   await connection.request(methods.agent.session.load, { sessionId, cwd, mcpServers: [] });
+  // The answer may come on another stream than what it is about.
+  while (chunks(seen.updates) < 2 * chunks(seen.updates.slice(0, before))) {
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
   seen.replayed = seen.updates.splice(before);
 });
 console.log(JSON.stringify(seen));

@@ -109,7 +109,8 @@ async fn post(site: Arc<Site>, request: Request) -> Result<Response, Refused> {
         }
         Content::Request { id, method, params } => {
             check_session(method, *params, session.as_deref())?;
-            let asked = asked(&remote, method, session);
+            let of = session_of(*params).or_else(|| session.clone());
+            let asked = asked(&remote, method, of, session);
             (Some(((*id).to_owned(), asked)), None)
         }
         Content::Notification { method, params } => {
@@ -117,8 +118,9 @@ async fn post(site: Arc<Site>, request: Request) -> Result<Response, Refused> {
             (None, None)
         }
         Content::Response { id, .. } => {
-            if let Some(of) = remote.session_of(id) {
-                must_be(session.as_deref(), &of)?;
+            // The official SDKs of Rust and Python name no session here: the id tells.
+            if let (Some(header), Some(of)) = (&session, remote.session_of(id)) {
+                must_be(header, &of)?;
             }
             (None, Some((*id).to_owned()))
         }
@@ -140,18 +142,19 @@ async fn post(site: Arc<Site>, request: Request) -> Result<Response, Refused> {
     }
 }
 
-/// Where the answer to a request goes, and what its stream must know of it.
-fn asked(remote: &Remote, method: &str, session: Option<String>) -> Asked {
+/// Where the answer to a request goes, and what its stream must know of it: `of` is
+/// the session that the request is about, `header` the one whose stream was named.
+fn asked(remote: &Remote, method: &str, of: Option<String>, header: Option<String>) -> Asked {
     if method == methods::SESSION_LOAD
-        && let Some(outgoing) = remote.outgoing(session.as_deref())
+        && let Some(outgoing) = remote.outgoing(of.as_deref())
     {
         outgoing.told_anew();
     }
+    let begins = [methods::SESSION_LOAD, methods::SESSION_RESUME].contains(&method);
     Asked {
-        follows: session
-            .clone()
-            .filter(|_| method == methods::SESSION_RESUME),
-        session: session.filter(|_| method != methods::SESSION_LOAD),
+        begins: of.clone().filter(|_| begins && header.is_none()),
+        follows: of.filter(|_| method == methods::SESSION_RESUME),
+        session: header.filter(|_| method != methods::SESSION_LOAD),
     }
 }
 
@@ -298,30 +301,36 @@ fn session_header(headers: &HeaderMap) -> Result<Option<String>, Refused> {
     }
 }
 
-/// What is about a session says so in its headers too.
+/// What is about a session says so in its headers too. What begins with a session may
+/// leave it out, as the official Python SDK does, and so may extensions: the answer
+/// then comes on the connection's own stream.
 fn check_session(method: &str, params: Option<&str>, header: Option<&str>) -> Result<(), Refused> {
-    match session_of(params) {
-        Some(session) => must_be(header, &session),
-        None if header.is_none() && is_of_a_session(method) => Err(missing(&SESSION_ID)),
-        None => Ok(()),
+    match (session_of(params), header) {
+        (Some(session), Some(header)) => must_be(header, &session),
+        (_, None) if is_in_a_session(method) => Err(missing(&SESSION_ID)),
+        _ => Ok(()),
     }
 }
 
-fn must_be(header: Option<&str>, session: &str) -> Result<(), Refused> {
-    match header {
-        Some(header) if header == session => Ok(()),
-        Some(_) => Err(Refused::new(
+fn must_be(header: &str, session: &str) -> Result<(), Refused> {
+    match header == session {
+        true => Ok(()),
+        false => Err(Refused::new(
             StatusCode::BAD_REQUEST,
             "`Acp-Session-Id` is not the session of the message",
         )),
-        None => Err(missing(&SESSION_ID)),
     }
 }
 
-fn is_of_a_session(method: &str) -> bool {
-    method.starts_with("session/")
-        && method != methods::SESSION_NEW
-        && method != methods::SESSION_LIST
+fn is_in_a_session(method: &str) -> bool {
+    let begins = [
+        methods::SESSION_NEW,
+        methods::SESSION_LIST,
+        methods::SESSION_LOAD,
+        methods::SESSION_RESUME,
+        methods::SESSION_FORK,
+    ];
+    method.starts_with("session/") && !begins.contains(&method)
 }
 
 /// The types in a header, without their parameters, in small letters.

@@ -1,10 +1,12 @@
 //! A client that sends by POST and reads event streams. To the rest of acpbox it is
 //! a connection as any other; here its messages are told apart by where they go.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::io::{AsyncWriteExt as _, DuplexStream, ReadHalf, WriteHalf};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -16,7 +18,8 @@ use super::websocket::BRIDGE_BYTES;
 use crate::acp::methods;
 use crate::rpc::codec::{Decoder, Frame};
 use crate::rpc::message::{self, ANY_DEPTH, Body, Message, Outcome};
-use crate::rpc::{BatchReader, Framing, splice};
+use crate::rpc::splice::{self, Edits};
+use crate::rpc::{BatchReader, Framing};
 use crate::server::connection::{Gate, serve};
 
 /// Sessions of one client with a stream, or with something that waits for one.
@@ -58,12 +61,15 @@ struct Routes {
 }
 
 /// A request of the client's.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Asked {
     /// Absent for the connection's own stream.
     pub session: Option<String>,
     /// The session that it lets the client follow, from now on.
     pub follows: Option<String>,
+    /// The session that its result is to name, as the RFD shows it, since the client
+    /// reads no stream of it yet.
+    pub begins: Option<String>,
 }
 
 /// Where a message to the client goes.
@@ -292,9 +298,9 @@ impl Remote {
             tracing::error!("a message to a client is none");
             return;
         };
-        let text = message.text;
+        let mut text = Cow::Borrowed(message.text);
         let outgoing = match message.body {
-            Body::Response { id, outcome } => self.answer(id, outcome, text),
+            Body::Response { id, outcome } => self.answer(id, outcome, &mut text),
             Body::Request { id, params, .. } => {
                 let session = session_of(params);
                 let mut routes = self.routes();
@@ -318,40 +324,44 @@ impl Remote {
                     && let Where::Stream(outgoing) = &outgoing
                     && let Some(seq) = params.and_then(seq_of)
                 {
-                    outgoing.push_update(seq, text);
+                    outgoing.push_update(seq, &text);
                     return;
                 }
                 outgoing
             }
         };
         match outgoing {
-            Where::Stream(outgoing) => outgoing.push(text).await,
+            Where::Stream(outgoing) => outgoing.push(&text).await,
             Where::Taken => {}
             // Nothing may be left out, so it ends; it may come back and load less.
             Where::Full => self.end.cancel(),
         }
     }
 
-    /// Where an answer goes.
-    fn answer(&self, id: &str, outcome: Outcome<'_>, text: &str) -> Where {
+    /// Where an answer goes, and with what text.
+    fn answer<'a>(&self, id: &str, outcome: Outcome<'a>, text: &mut Cow<'a, str>) -> Where {
         let mut routes = self.routes();
         if let Some(introduction) = routes.introduction.take() {
-            let _ = introduction.send(text.to_owned());
+            let _ = introduction.send(text.to_string());
             return Where::Taken;
         }
-        let asked = routes.answers.remove(id);
-        let (session, follows) = match asked {
-            Some(asked) => (asked.session, asked.follows),
-            None => (None, None),
-        };
-        if let Some(follows) = follows
-            && let Outcome::Result(result) = outcome
-            && let Some(seq) = last_seq(result)
-            && let Some(outgoing) = routes.sessions.get(&follows)
-        {
-            outgoing.followed_from(seq);
+        let asked = routes.answers.remove(id).unwrap_or_default();
+        if let Outcome::Result(result) = outcome {
+            if let Some(follows) = asked.follows
+                && let Some(seq) = last_seq(result)
+                && let Some(outgoing) = routes.sessions.get(&follows)
+            {
+                outgoing.followed_from(seq);
+            }
+            if let Some(begins) = asked.begins
+                && let Cow::Borrowed(whole) = *text
+            {
+                let mut edits = Edits::of(whole);
+                edits.set(result, "sessionId", json!(begins).to_string());
+                *text = Cow::Owned(edits.apply());
+            }
         }
-        routes.outgoing(session.as_deref(), &self.budget)
+        routes.outgoing(asked.session.as_deref(), &self.budget)
     }
 }
 
@@ -380,8 +390,7 @@ impl Routes {
 /// `params.sessionId`.
 pub fn session_of(params: Option<&str>) -> Option<String> {
     let raw = params.and_then(|params| splice::member(params, "sessionId"));
-    raw.and_then(message::string)
-        .map(std::borrow::Cow::into_owned)
+    raw.and_then(message::string).map(Cow::into_owned)
 }
 
 /// The number of an update, from the whole message.

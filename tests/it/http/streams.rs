@@ -52,16 +52,12 @@ fn each_message_comes_on_its_own_stream() {
     let answer = json!({"jsonrpc": "2.0", "id": asked.message["id"], "result": outcome});
     let connection_id = remote.id.clone();
     let connection = ("Acp-Connection-Id", connection_id.as_str());
-    let response = web.post(&[connection], &answer.to_string());
-    assert_eq!(
-        (response.status, response.body.as_str()),
-        (400, "`acp-session-id` is missing\n")
-    );
     let other = [connection, ("Acp-Session-Id", "other")];
     let response = web.post(&other, &answer.to_string());
     let mismatch = "`Acp-Session-Id` is not the session of the message\n";
     assert_eq!((response.status, response.body.as_str()), (400, mismatch));
-    remote.post(Some(&session), &answer);
+    // Its id tells which that is, if no header does.
+    remote.post(None, &answer);
     let (texts, result) = events.answer(id);
     assert!(texts.is_empty());
     assert_eq!(result["stopReason"], "end_turn");
@@ -74,6 +70,21 @@ fn each_message_comes_on_its_own_stream() {
     assert_eq!(
         texts.map(|event| text_of(&event.message).unwrap()),
         ["u", "a"]
+    );
+    // Who names the session in the message only is answered there too.
+    let params = json!({"sessionId": session, "cwd": setup.workspace(), "mcpServers": []});
+    for (method, count) in [("session/load", 2), ("session/resume", 0)] {
+        let id = remote.send(None, method, params.clone());
+        assert_eq!(own.answer(id).1["sessionId"], session.as_str());
+        for _ in 0..count {
+            assert!(text_of(&events.next().unwrap().message).is_some());
+        }
+    }
+    let asking = json!({"jsonrpc": "2.0", "id": 1, "method": "session/prompt", "params": prompt(&session, "u")});
+    let response = web.post(&[connection], &asking.to_string());
+    assert_eq!(
+        (response.status, response.body.as_str()),
+        (400, "`acp-session-id` is missing\n")
     );
 
     let response = web.request(

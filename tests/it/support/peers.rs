@@ -37,7 +37,7 @@ pub const ALL: [(&str, Launcher); 4] = [
 pub fn folder() -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers");
     assert!(
-        folder.join(".stamp").exists(),
+        folder.join("node.stamp").exists() && folder.join("python.stamp").exists(),
         "the test peers are not installed: run tests/peers/install"
     );
     folder
@@ -46,6 +46,11 @@ pub fn folder() -> PathBuf {
 /// A program that one of the npm packages brings, such as `acpx` or `node`.
 pub fn program(name: &str) -> PathBuf {
     folder().join("node_modules/.bin").join(name)
+}
+
+/// The Python that has the official SDK.
+pub fn python() -> PathBuf {
+    folder().join("python/bin/python")
 }
 
 /// A `PATH` on which the peers' own Node 24 comes before the system's Node, which
