@@ -30,6 +30,7 @@ mod attach_command;
 mod hooks;
 mod logging;
 mod http;
+mod tls;
 mod sessions;
 mod comeback;
 mod preamble;
