@@ -236,6 +236,13 @@ const METHODS: &[Method] = &[
         result_name: "SearchResponse",
     },
     Method {
+        name: "_acpbox/session/html",
+        summary: "Items of a transcript as HTML, for a page that follows it. Starts nothing.",
+        params: schema_of::<HtmlRequest>,
+        result: schema_of::<HtmlResponse>,
+        result_name: "HtmlResponse",
+    },
+    Method {
         name: "_acpbox/agent/logs",
         summary: "What a session's agent wrote to stderr.",
         params: schema_of::<LogsRequest>,

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::vm::Scope;
 use super::{ConfigError, units};
 
-/// How long a question waits where the file says nothing. A guess: long enough
-/// to come back with a coffee.
-const UNANSWERED: Duration = Duration::from_secs(600);
+/// How long a question waits where the file says nothing. A guess: a question of
+/// the evening is still there in the morning.
+const UNANSWERED: Duration = Duration::from_secs(12 * 3600);
 
 /// What becomes of agents' questions.
 #[derive(Debug, Clone)]
@@ -99,7 +99,7 @@ pub(super) struct Table {
     rules: Vec<RuleEntry>,
     /// What is done where no rule fits and no answer is remembered.
     default: Decision,
-    /// How long a question may stay unanswered before it is refused: `10m`, or `never`.
+    /// How long a question may stay unanswered before it is refused: `12h`, or `never`.
     #[schemars(with = "String")]
     unanswered: units::Patience,
     /// Whether answers such as "always allow" are remembered, and used again for

@@ -32,6 +32,11 @@ pub fn module(host: Arc<Host>, observed: &Arc<Observed>) -> RpcModule<Arc<Host>>
     add(&mut module, "_acpbox/server/info", super::info::info);
     add(&mut module, "_acpbox/session/events", session_events);
     add(&mut module, "_acpbox/session/search", session_search);
+    add(
+        &mut module,
+        "_acpbox/session/html",
+        super::web::session_html(),
+    );
     add(&mut module, "_acpbox/agent/logs", agent_logs);
     let observed = Arc::clone(observed);
     add(

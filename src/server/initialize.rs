@@ -115,12 +115,17 @@ impl Connection {
         let methods = methods
             .into_iter()
             .filter(|method| method.get("type") != Some(&"terminal".into()));
+        let agents: Vec<&str> = host
+            .catalog
+            .list()
+            .map(|agent| agent.name.as_str())
+            .collect();
         json!({
             "protocolVersion": 1,
             "agentCapabilities": capabilities,
             "agentInfo": own_info(),
             "authMethods": methods.collect::<Vec<_>>(),
-            "_meta": { "acpbox": { "agent": agent, "agentInfo": seen.get("agentInfo") } },
+            "_meta": { "acpbox": { "agent": agent, "agents": agents, "agentInfo": seen.get("agentInfo") } },
         })
     }
 

@@ -20,6 +20,7 @@ const HELD_BYTES: usize = 32 * 1024 * 1024;
 /// Tool calls remembered at most; agents reuse and invent ids.
 const TOOLS_KEPT: usize = 10_000;
 
+#[derive(Clone)]
 pub(super) struct Timeline {
     /// Items at once, a tool call each time that its status changes. Otherwise
     /// a tool call or permission comes once, in its place, as it ended.
@@ -38,6 +39,7 @@ pub(super) struct Timeline {
     late_said: bool,
 }
 
+#[derive(Clone)]
 enum Slot {
     Ready(Item),
     /// Until its status is final.
@@ -98,6 +100,11 @@ impl Timeline {
     /// Gives what is still held.
     pub(super) fn finish(&mut self) -> Vec<Item> {
         items(self.finish_placed())
+    }
+
+    /// What the turn used until now is not told.
+    pub(super) fn forget_usage(&mut self) {
+        self.usage = None;
     }
 
     pub(super) fn finish_placed(&mut self) -> Vec<Placed> {

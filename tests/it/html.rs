@@ -28,7 +28,7 @@ const DESK: View = View {
 };
 
 /// Every text whose colour is too close to what is behind it (WCAG 2, AA).
-const FAINT: &str = r#"(() => {
+pub const FAINT: &str = r#"(() => {
     document.querySelectorAll('details').forEach(it => it.open = true);
     const rgb = text => text.match(/[\d.]+/g).map(Number);
     const light = ([r, g, b]) => [r, g, b].map(v => v / 255)

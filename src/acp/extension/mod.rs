@@ -4,10 +4,12 @@
 
 mod meta;
 mod requests;
+mod html;
 mod notices;
 mod server;
 mod status;
 
+pub use html::*;
 pub use meta::*;
 pub use notices::*;
 pub use requests::*;

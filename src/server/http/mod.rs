@@ -102,7 +102,7 @@ impl Site {
             .route("/acp", any(acp))
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/metrics", get(metrics::show))
-            // The web page's routes go here.
+            .merge(super::web::routes())
             .fallback(|| async { refusal(StatusCode::NOT_FOUND, "there is nothing here") })
             .method_not_allowed_fallback(|| async {
                 refusal(

@@ -31,6 +31,7 @@ pub struct Fragment {
 }
 
 /// Writes fragments, and collects them.
+#[derive(Clone)]
 pub(super) struct Fragments {
     zone: TimeZone,
     written: Vec<Fragment>,

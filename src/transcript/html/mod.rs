@@ -33,6 +33,7 @@ const MESSAGE_BLOCKS: usize = 200;
 const PICTURE_CHARACTERS: usize = 32 * 1024 * 1024;
 
 /// Takes events in order and gives fragments for [`Page`], each whole in itself.
+#[derive(Clone)]
 pub struct HtmlRenderer {
     timeline: Timeline,
     fragments: Fragments,
@@ -45,6 +46,7 @@ pub struct HtmlRenderer {
 }
 
 /// What somebody says, as far as it is known.
+#[derive(Clone)]
 struct Message {
     voice: Voice,
     id: Option<String>,
@@ -65,6 +67,20 @@ impl HtmlRenderer {
             prompts: 0,
             begun: None,
         }
+    }
+
+    /// Goes on behind so many prompts, for a transcript that is not read from its
+    /// beginning: any prompt is a place to begin at.
+    pub fn behind_prompts(self, prompts: u64) -> HtmlRenderer {
+        HtmlRenderer { prompts, ..self }
+    }
+
+    /// What is held back, as it is now. What a turn used is left to its end.
+    pub fn unsettled(&self) -> Vec<Fragment> {
+        let mut copy = self.clone();
+        copy.usage = None;
+        copy.timeline.forget_usage();
+        copy.finish()
     }
 
     /// Gives what is whole after this event.

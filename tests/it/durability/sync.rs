@@ -57,55 +57,49 @@ fn a_prompts_result_is_written_after_the_sync_of_its_events() {
     let mut log = Log::default();
     let mut told = Vec::new();
     for line in trace.lines() {
-        log.note(line);
+        log.note(line, &expected);
         let answers = (expected.iter()).filter(|id| is_answer(line, &output, **id));
         for id in answers {
             assert!(
-                log.is_synced,
-                "the answer to {id} was written first: {line}"
+                log.synced.contains(id),
+                "the answer to {id} was sent before it was on disk: {:?}",
+                log.written
             );
-            assert!(
-                log.writes > 0,
-                "nothing was written before the answer to {id}"
-            );
-            log.writes = 0;
             told.push(*id);
         }
     }
     assert_eq!(told, expected);
 }
 
-/// What has become of the write-ahead log.
+/// What of the answers has become of the write-ahead log: others write to it too.
 #[derive(Default)]
 struct Log {
-    writes: usize,
-    is_synced: bool,
-    /// Threads that are in the middle of a sync.
-    syncing: Vec<String>,
+    written: Vec<u64>,
+    synced: Vec<u64>,
+    /// Threads in the middle of a sync, with what was written before it.
+    syncing: Vec<(String, Vec<u64>)>,
 }
 
 impl Log {
-    fn note(&mut self, line: &str) {
+    fn note(&mut self, line: &str, expected: &[u64]) {
         let thread = line.split_whitespace().next().unwrap_or_default();
         let is_log = line.contains("acpbox.db-wal>");
         if is_log && line.contains("pwrite64(") {
-            self.writes += 1;
-            self.is_synced = false;
-            // One that began before this write may not hold it.
-            self.syncing.clear();
+            let stored = expected.iter().filter(|id| line.contains(&mark(**id)));
+            self.written.extend(stored);
         }
         let is_sync = line.contains("fdatasync(") || line.contains("fsync(");
         if is_log && is_sync {
             if line.ends_with(" = 0") {
-                self.is_synced = true;
+                self.synced.extend(&self.written);
             } else {
-                self.syncing.push(thread.to_owned());
+                self.syncing.push((thread.to_owned(), self.written.clone()));
             }
         }
         let is_end = line.contains("sync resumed>") && line.ends_with(" = 0");
-        if is_end && let Some(at) = self.syncing.iter().position(|its| its == thread) {
-            self.syncing.swap_remove(at);
-            self.is_synced = true;
+        let mut syncing = self.syncing.iter();
+        if is_end && let Some(at) = syncing.position(|(its, _)| its == thread) {
+            self.synced.extend(self.syncing.swap_remove(at).1);
         }
     }
 }
@@ -123,6 +117,10 @@ fn session_answer(raw: &Raw) -> u64 {
 
 /// Whether the line begins to write this answer to acpbox's output.
 fn is_answer(line: &str, output: &str, id: u64) -> bool {
-    let mark = format!("{{\\\"jsonrpc\\\":\\\"2.0\\\",\\\"id\\\":{id},\\\"result\\\"");
-    line.contains(output) && line.contains(&mark)
+    line.contains(output) && line.contains(&mark(id))
+}
+
+/// How an answer begins, as strace writes it.
+fn mark(id: u64) -> String {
+    format!("{{\\\"jsonrpc\\\":\\\"2.0\\\",\\\"id\\\":{id},\\\"result\\\"")
 }

@@ -415,7 +415,8 @@ fn what_nobody_reads_is_bounded_and_holds_up_no_turn() {
     );
     assert_eq!(figure("acpbox_http_clients"), 1);
     let queued = figure("acpbox_http_queued_bytes");
-    assert!((500_000..2_000_000).contains(&queued), "{queued}");
+    // The result, once it is there, has up to 4 MiB of the reply's text.
+    assert!((500_000..6_000_000).contains(&queued), "{queued}");
     let (texts, result) = remote.events(Some(&session), None).answer(id);
     assert_eq!(result["stopReason"], "end_turn");
     let numbers: Vec<&str> = texts

@@ -87,17 +87,26 @@ impl Browser {
 
     /// Opens a file and waits until it is loaded; forgets earlier events.
     pub fn open(&mut self, file: &Path, view: View) {
+        self.visit(&format!("file://{}", file.display()), view);
+    }
+
+    /// The same with an address.
+    pub fn visit(&mut self, url: &str, view: View) {
         self.events.clear();
+        self.look(view);
+        let opened = self.call("Page.navigate", json!({"url": url}));
+        assert!(opened.get("errorText").is_none(), "{opened}");
+        self.wait_for("Page.loadEventFired");
+    }
+
+    /// Looks at the same page in another way.
+    pub fn look(&mut self, view: View) {
         let metrics = json!({"width": view.width, "height": view.height,
             "deviceScaleFactor": 1, "mobile": view.is_phone});
         self.call("Emulation.setDeviceMetricsOverride", metrics);
         let scheme = if view.is_dark { "dark" } else { "light" };
         let features = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
         self.call("Emulation.setEmulatedMedia", features);
-        let url = format!("file://{}", file.display());
-        let opened = self.call("Page.navigate", json!({"url": url}));
-        assert!(opened.get("errorText").is_none(), "{opened}");
-        self.wait_for("Page.loadEventFired");
     }
 
     /// The value of a JavaScript expression, awaited if it is a promise.
@@ -127,6 +136,43 @@ impl Browser {
         for (kind, text) in [("keyDown", "\r"), ("keyUp", "")] {
             let params = json!({"type": kind, "key": "Enter", "code": "Enter", "text": text, "windowsVirtualKeyCode": 13});
             self.call("Input.dispatchKeyEvent", params);
+        }
+    }
+
+    /// Presses a key where the focus is: a character, or `Escape`, `Tab` and the like.
+    pub fn press(&mut self, key: &str) {
+        if key == "Enter" {
+            return self.press_enter();
+        }
+        let text = if key.chars().count() == 1 { key } else { "" };
+        let code = match key {
+            "Escape" => 27,
+            "Tab" => 9,
+            "ArrowDown" => 40,
+            "ArrowUp" => 38,
+            _ => 0,
+        };
+        for (kind, text) in [("keyDown", text), ("keyUp", "")] {
+            let params = json!({"type": kind, "key": key, "code": key, "text": text, "windowsVirtualKeyCode": code});
+            self.call("Input.dispatchKeyEvent", params);
+        }
+    }
+
+    /// Enters text where the focus is, as if pasted.
+    pub fn enter_text(&mut self, text: &str) {
+        self.call("Input.insertText", json!({"text": text}));
+    }
+
+    /// Waits until an expression is true.
+    #[track_caller]
+    pub fn expect(&mut self, expression: &str) {
+        let begun = Instant::now();
+        while self.value(expression) != true {
+            if begun.elapsed() > PATIENCE / 2 {
+                let text = self.value("document.body.innerText");
+                panic!("never true: {expression}\n{}", text.as_str().unwrap());
+            }
+            thread::sleep(Duration::from_millis(30));
         }
     }
 

@@ -91,7 +91,7 @@ fn betrayal(line: &str, is_lock: bool) -> Option<String> {
 }
 
 /// Hosts that links may lead to.
-const HOSTS: [&str; 8] = [
+const HOSTS: [&str; 9] = [
     "127.0.0.1",
     "agentclientprotocol.com",
     "example.org",
@@ -99,6 +99,7 @@ const HOSTS: [&str; 8] = [
     "json-schema.org",
     "spec.open-rpc.org",
     "www.apache.org",
+    "www.w3.org",
     "www.jsonrpc.org",
 ];
 
