@@ -12,8 +12,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
-use tungstenite::Message;
 use tungstenite::client::IntoClientRequest as _;
+use tungstenite::protocol::CloseFrame;
+use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::http::{Response, Socket};
 use crate::serve::{Peer, Server, command};
@@ -106,8 +107,12 @@ fn a_turn_runs_over_a_websocket_with_tls_and_pages_of_https_alone_are_our_own() 
     let result = socket.call("session/prompt", prompt(&session, "u"));
     assert_eq!(result.unwrap()["stopReason"], "end_turn");
     assert_eq!(socket.texts(), ["a1"]);
-    socket.socket.close(None).unwrap();
-    assert!(matches!(socket.socket.read(), Ok(Message::Close(_))));
+    let goodbye = CloseFrame {
+        code: CloseCode::Normal,
+        reason: "".into(),
+    };
+    socket.socket.close(Some(goodbye)).unwrap();
+    assert_eq!(socket.closed().0, 1000);
 
     let bearer = format!("Authorization: Bearer {}\r\n", token(&setup));
     for (origin, status) in [
