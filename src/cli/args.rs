@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 mod server;
 mod sessions;
 
-pub(super) use server::{AttachArguments, ServerAddress, StatusArguments};
+pub(super) use server::{AttachArguments, ServeArguments, ServerAddress, StatusArguments};
 pub(super) use sessions::{
     ExportFormat, SessionsCommand, SessionsDeleteArguments, SessionsExportArguments,
     SessionsImportArguments, SessionsListArguments, SessionsPruneArguments,
@@ -111,33 +111,6 @@ pub(super) struct ServerArguments {
 pub(super) struct StdioArguments {
     #[command(flatten)]
     pub(super) server: ServerArguments,
-    /// The agent of sessions whose client names none.
-    #[arg(long, value_name = "NAME")]
-    pub(super) agent: Option<String>,
-    /// The VM of sessions whose client names none [default: one per workspace].
-    #[arg(long, value_name = "NAME")]
-    pub(super) vm: Option<String>,
-}
-
-#[derive(Debug, Default, Clone, Args)]
-pub(super) struct ServeArguments {
-    /// Where to listen: `unix:PATH`, `tcp:HOST:PORT` or `http:HOST:PORT`; repeat for more
-    /// [default: server.listen, else acpbox.sock in the runtime folder].
-    #[arg(long, value_name = "ADDRESS")]
-    pub(super) listen: Vec<String>,
-    /// A file with the token that clients of TCP must send; no other user may read it.
-    #[arg(long, value_name = "FILE")]
-    pub(super) token_file: Option<PathBuf>,
-    /// A PEM file with the certificate, and its chain, for clients of TCP and HTTP: they
-    /// are then spoken with by TLS alone.
-    #[arg(long, value_name = "FILE")]
-    pub(super) tls_certificate: Option<PathBuf>,
-    /// A PEM file with the certificate's key.
-    #[arg(long, value_name = "FILE")]
-    pub(super) tls_key: Option<PathBuf>,
-    /// Leave the terminal and the group of whoever started it.
-    #[arg(long, hide = true)]
-    pub(super) detached: bool,
     /// The agent of sessions whose client names none.
     #[arg(long, value_name = "NAME")]
     pub(super) agent: Option<String>,

@@ -145,7 +145,8 @@ impl Accepting {
                 }
             };
             if let Some((site, router)) = site {
-                site.serve(router, accepted, place).await;
+                // In a box, or every client's task were as large as one of HTTP.
+                Box::pin(site.serve(router, accepted, place)).await;
                 return;
             }
             let gate = Gate {

@@ -102,7 +102,7 @@ pub struct Response {
 }
 
 impl Response {
-    fn parse(text: &str) -> Response {
+    pub fn parse(text: &str) -> Response {
         let (head, body) = text.split_once("\r\n\r\n").expect(text);
         let mut lines = head.lines();
         let status = lines.next().unwrap().split(' ').nth(1).unwrap();
@@ -125,12 +125,12 @@ impl Response {
 }
 
 /// A client over WebSocket.
-pub struct Socket {
-    pub socket: WebSocket<TcpStream>,
+pub struct Socket<Stream = TcpStream> {
+    pub socket: WebSocket<Stream>,
     pub updates: Vec<Value>,
 }
 
-impl Socket {
+impl<Stream: Read + Write> Socket<Stream> {
     pub fn send(&mut self, text: &str) {
         self.socket.send(Message::text(text)).unwrap();
     }

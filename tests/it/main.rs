@@ -31,6 +31,7 @@ mod attach_command;
 mod hooks;
 mod logging;
 mod http;
+mod tls;
 mod web;
 mod sessions;
 mod comeback;

@@ -41,7 +41,7 @@ impl Peer {
         Peer::new(stream.try_clone().unwrap(), stream)
     }
 
-    fn new(reader: impl Read + 'static, writer: impl Write + 'static) -> Peer {
+    pub fn new(reader: impl Read + 'static, writer: impl Write + 'static) -> Peer {
         Peer {
             reader: BufReader::new(Box::new(reader)),
             writer: Box::new(writer),

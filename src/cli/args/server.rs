@@ -1,10 +1,37 @@
-//! Of the commands that ask a running server.
+//! Of `acpbox serve`, and of the commands that ask a running server.
 
 use std::path::PathBuf;
 
 use clap::Args;
 
 use super::RUN_EXIT_CODES;
+
+#[derive(Debug, Default, Clone, Args)]
+pub(in crate::cli) struct ServeArguments {
+    /// Where to listen: `unix:PATH`, `tcp:HOST:PORT` or `http:HOST:PORT`; repeat for more
+    /// [default: server.listen, else acpbox.sock in the runtime folder].
+    #[arg(long, value_name = "ADDRESS")]
+    pub(in crate::cli) listen: Vec<String>,
+    /// A file with the token that clients of TCP must send; no other user may read it.
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) token_file: Option<PathBuf>,
+    /// A PEM file with the certificate, and its chain, for clients of TCP and HTTP: they
+    /// are then spoken with by TLS alone.
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) tls_certificate: Option<PathBuf>,
+    /// A PEM file with the certificate's key.
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) tls_key: Option<PathBuf>,
+    /// Leave the terminal and the group of whoever started it.
+    #[arg(long, hide = true)]
+    pub(in crate::cli) detached: bool,
+    /// The agent of sessions whose client names none.
+    #[arg(long, value_name = "NAME")]
+    pub(in crate::cli) agent: Option<String>,
+    /// The VM of sessions whose client names none [default: one per workspace].
+    #[arg(long, value_name = "NAME")]
+    pub(in crate::cli) vm: Option<String>,
+}
 
 /// The server to ask.
 #[derive(Debug, Clone, Args)]

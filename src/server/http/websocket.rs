@@ -137,7 +137,12 @@ async fn receive(
             // ACP's remote transport ignores them.
             Ok(Message::Binary(_)) => tracing::debug!("a binary frame is ignored"),
             Ok(Message::Ping(_) | Message::Pong(_)) => {}
-            Ok(Message::Close(_)) => return None,
+            Ok(Message::Close(_)) => {
+                // Our own goes out with the next read; then there is nothing more.
+                let rest = async { while let Some(Ok(_)) = stream.next().await {} };
+                let _ = tokio::time::timeout(FAREWELL, rest).await;
+                return None;
+            }
             Err(error) => return reason_of(error),
         }
     }

@@ -100,7 +100,7 @@ impl Accepted {
     /// Why the client is not to be served.
     pub async fn secured(self, patience: Duration) -> io::Result<Accepted> {
         match self.tls.clone() {
-            Some(tls) => tls::shake_hands(&tls, self, patience).await,
+            Some(tls) => Box::pin(tls::shake_hands(&tls, self, patience)).await,
             None => Ok(self),
         }
     }

@@ -29,6 +29,13 @@ impl Server {
 
     /// The next address that it says it serves at.
     pub fn address(&mut self) -> String {
+        let line = self.hear("serving at ");
+        let (_, address) = line.trim().split_once("serving at ").unwrap();
+        address.to_owned()
+    }
+
+    /// The next line of its stderr that has these words.
+    pub fn hear(&mut self, words: &str) -> String {
         let mut said = String::new();
         loop {
             let mut line = String::new();
@@ -36,8 +43,8 @@ impl Server {
                 self.errors.read_line(&mut line).unwrap() > 0,
                 "it ended: {said}"
             );
-            if let Some((_, address)) = line.trim().split_once("serving at ") {
-                return address.to_owned();
+            if line.contains(words) {
+                return line;
             }
             said.push_str(&line);
         }
