@@ -12,6 +12,7 @@ use super::context::{self, Context};
 use super::exit::{self, Code};
 use super::output;
 use crate::config::Config;
+use crate::server::descriptors;
 use crate::server::listen::{Address, Listener, TcpSocket, Token, UnixSocket};
 use crate::server::service;
 use crate::session::retention;
@@ -25,8 +26,15 @@ pub(super) fn run(global: &Global, arguments: &ServeArguments) -> anyhow::Result
         // process that leads a group already, whose terminal it does not share then.
         let _ = rustix::process::setsid();
     }
-    let context = Context::new(global, arguments.agent.as_deref(), arguments.vm.as_deref())?;
-    let runtime = context::runtime()?;
+    let mut context = Context::new(global, arguments.agent.as_deref(), arguments.vm.as_deref())?;
+    bound_connections(&mut context.config);
+    let runtime = match std::env::var("ACPBOX_WORKERS") {
+        Ok(workers) => tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(workers.parse()?)
+            .enable_all()
+            .build()?,
+        Err(_) => context::runtime()?,
+    };
     runtime.block_on(async {
         let listeners = listeners(&context.config, arguments).await?;
         let server = context.server()?;
@@ -48,6 +56,22 @@ pub(super) fn run(global: &Global, arguments: &ServeArguments) -> anyhow::Result
         host.shutdown().await;
         Ok(exit::DONE)
     })
+}
+
+/// Clients may take half of the descriptors: each session takes five, and what is
+/// stored must stay readable.
+fn bound_connections(config: &mut Config) {
+    let Some(descriptors) = descriptors::raise_limit() else {
+        return;
+    };
+    let most = usize::try_from(descriptors / 2).unwrap_or(usize::MAX);
+    let asked = config.server.connections;
+    if asked > most {
+        output::say(&format!(
+            "{most} clients at once instead of {asked} (server.connections): the limit of open files is {descriptors} (ulimit -n, LimitNOFILE)"
+        ));
+        config.server.connections = most;
+    }
 }
 
 fn token_file<'a>(config: &'a Config, arguments: &'a ServeArguments) -> Option<&'a Path> {
