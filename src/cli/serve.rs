@@ -28,13 +28,7 @@ pub(super) fn run(global: &Global, arguments: &ServeArguments) -> anyhow::Result
     }
     let mut context = Context::new(global, arguments.agent.as_deref(), arguments.vm.as_deref())?;
     bound_connections(&mut context.config);
-    let runtime = match std::env::var("ACPBOX_WORKERS") {
-        Ok(workers) => tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(workers.parse()?)
-            .enable_all()
-            .build()?,
-        Err(_) => context::runtime()?,
-    };
+    let runtime = context::runtime()?;
     runtime.block_on(async {
         let listeners = listeners(&context.config, arguments).await?;
         let server = context.server()?;
