@@ -12,6 +12,7 @@ use super::context::{self, Context};
 use super::exit::{self, Code};
 use super::output;
 use crate::config::Config;
+use crate::server::descriptors;
 use crate::server::listen::{Address, ListenError, Listener, TcpSocket, Tls, Token, UnixSocket};
 use crate::server::service;
 use crate::session::retention;
@@ -25,7 +26,8 @@ pub(super) fn run(global: &Global, arguments: &ServeArguments) -> anyhow::Result
         // process that leads a group already, whose terminal it does not share then.
         let _ = rustix::process::setsid();
     }
-    let context = Context::new(global, arguments.agent.as_deref(), arguments.vm.as_deref())?;
+    let mut context = Context::new(global, arguments.agent.as_deref(), arguments.vm.as_deref())?;
+    bound_connections(&mut context.config);
     let runtime = context::runtime()?;
     runtime.block_on(async {
         let listeners = listeners(&context.config, arguments).await?;
@@ -48,6 +50,22 @@ pub(super) fn run(global: &Global, arguments: &ServeArguments) -> anyhow::Result
         host.shutdown().await;
         Ok(exit::DONE)
     })
+}
+
+/// Clients may take half of the descriptors: each session takes five, and what is
+/// stored must stay readable.
+fn bound_connections(config: &mut Config) {
+    let Some(descriptors) = descriptors::raise_limit() else {
+        return;
+    };
+    let most = usize::try_from(descriptors / 2).unwrap_or(usize::MAX);
+    let asked = config.server.connections;
+    if asked > most {
+        output::say(&format!(
+            "{most} clients at once instead of {asked} (server.connections): the limit of open files is {descriptors} (ulimit -n, LimitNOFILE)"
+        ));
+        config.server.connections = most;
+    }
 }
 
 fn token_file<'a>(config: &'a Config, arguments: &'a ServeArguments) -> Option<&'a Path> {

@@ -1,7 +1,10 @@
 //! Reading and writing messages on a stream, with bounds on both sides.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -9,8 +12,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::codec::{Decoder, Frame, Framing};
 
-/// How much is read at once. A pipe holds 64 KiB by default.
+/// How much is read at once from a peer that sends much. A pipe holds 64 KiB by default.
 const READ_BYTES: usize = 64 * 1024;
+
+/// How much is read at once from a peer that sends little, as most do.
+const LEAST_READ_BYTES: usize = 4 * 1024;
 
 /// What may wait to be written to one peer, in bytes. A single larger message
 /// passes alone.
@@ -20,11 +26,14 @@ const QUEUED_BYTES: usize = 4 * 1024 * 1024;
 /// the bound, also for short messages.
 const QUEUED_CHUNKS: usize = 32 * 1024;
 
-/// Reads frames, as many at a time as one read brought.
+/// Reads frames, as many at a time as one read brought. While it waits between
+/// messages it holds no memory: most peers are idle.
 pub struct BatchReader<R> {
     stream: R,
     decoder: Decoder,
     buffer: BytesMut,
+    /// How much to make room for.
+    wanted: usize,
     ended: bool,
 }
 
@@ -34,6 +43,7 @@ impl<R: AsyncRead + Unpin> BatchReader<R> {
             stream,
             decoder,
             buffer: BytesMut::new(),
+            wanted: LEAST_READ_BYTES,
             ended: false,
         }
     }
@@ -47,11 +57,7 @@ impl<R: AsyncRead + Unpin> BatchReader<R> {
     /// at the end of the stream. Safe to drop while it waits.
     pub async fn read(&mut self, frames: &mut Vec<Frame>) -> io::Result<bool> {
         while !self.ended {
-            if self.buffer.capacity() - self.buffer.len() < READ_BYTES / 4 {
-                // A long line doubles the buffer, so that it is copied a few times only.
-                self.buffer.reserve(READ_BYTES.max(self.buffer.len()));
-            }
-            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+            if poll_fn(|context| self.poll_read(context)).await? == 0 {
                 self.ended = true;
                 while let Some(frame) = self.decoder.decode_end(&mut self.buffer) {
                     frames.push(frame);
@@ -66,6 +72,26 @@ impl<R: AsyncRead + Unpin> BatchReader<R> {
             }
         }
         Ok(false)
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.buffer.capacity() - self.buffer.len() < self.wanted / 4 {
+            // A long line doubles the buffer, so that it is copied a few times only.
+            self.buffer.reserve(self.wanted.max(self.buffer.len()));
+        }
+        let room = self.buffer.capacity() - self.buffer.len();
+        let read = pin!(self.stream.read_buf(&mut self.buffer)).poll(context);
+        match read {
+            Poll::Pending if self.buffer.is_empty() => self.buffer = BytesMut::new(),
+            Poll::Ready(Ok(count)) if count == room => {
+                self.wanted = READ_BYTES.min(self.wanted * 4);
+            }
+            Poll::Ready(Ok(count)) if count < self.wanted / 8 => {
+                self.wanted = LEAST_READ_BYTES.max(self.wanted / 2);
+            }
+            _ => {}
+        }
+        read
     }
 }
 
@@ -241,7 +267,7 @@ pub async fn write_loop<W: AsyncWrite + Unpin>(
     mut stream: W,
 ) -> io::Result<()> {
     const AT_ONCE: usize = 64;
-    let mut chunks = Vec::with_capacity(AT_ONCE);
+    let mut chunks = Vec::new();
     let mut joined = Vec::new();
     while queue.recv_many(&mut chunks, AT_ONCE).await > 0 {
         if let [chunk] = chunks.as_slice() {
@@ -261,6 +287,11 @@ pub async fn write_loop<W: AsyncWrite + Unpin>(
         }
         chunks.clear();
         stream.flush().await?;
+        if queue.is_empty() {
+            // It may be long until there is more.
+            chunks = Vec::new();
+            joined = Vec::new();
+        }
     }
     stream.shutdown().await
 }

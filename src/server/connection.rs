@@ -151,7 +151,7 @@ impl Connection {
             if let Some(framing) = reader.framing() {
                 self.client.outbox.set_framing(framing);
             }
-            for frame in frames.drain(..) {
+            for frame in std::mem::take(&mut frames) {
                 match frame {
                     Frame::Message(line) => self.on_line(line).await,
                     Frame::TooLong { bytes } => {

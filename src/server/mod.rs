@@ -1,11 +1,13 @@
 //! What clients talk to: [`listen`] has the sockets, [`service`] takes clients in from
-//! them, [`http`] those that speak HTTP, [`web`] is the page for browsers; [`connection`] reads one client's messages, [`dispatch`]
+//! them (with as many [`descriptors`] as there may be), [`http`] those that speak HTTP,
+//! [`web`] is the page for browsers; [`connection`] reads one client's messages, [`dispatch`]
 //! sends each where it belongs, [`initialize`], [`sessions`] and
 //! [`authenticate`] answer ACP's methods, [`extension`], [`search`], [`info`] and
 //! [`status`] our own; [`clients`] lists who is connected.
 
 pub mod listen;
 pub mod service;
+pub mod descriptors;
 pub mod http;
 pub mod web;
 pub mod connection;

@@ -1,9 +1,11 @@
 //! Takes clients in from sockets, until it is told to stop.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use futures::FutureExt as _;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -11,14 +13,14 @@ use tokio_util::task::TaskTracker;
 
 use super::Server;
 use super::connection::{Gate, serve};
-use super::http::Site;
+use super::descriptors::Spare;
+use super::http::{self, Site};
 use super::listen::{Accepted, Listener};
 use crate::acp::failure::INTERNAL_ERROR;
 use crate::config::ServerSettings;
 use crate::rpc::message;
 
-/// How long to wait after an error that may be of all clients, such as too many
-/// open files.
+/// How long to wait after an error that may be of all clients.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// How often to look whether the last turns have ended.
@@ -71,6 +73,7 @@ pub async fn run(
             tasks: tasks.clone(),
             places: Arc::clone(&places),
             shutdown: shutdown.clone(),
+            is_full: AtomicBool::new(false),
         };
         tasks.spawn(async move {
             tokio::select! {
@@ -105,13 +108,24 @@ struct Accepting {
     shutdown: CancellationToken,
     /// What is served to clients that speak HTTP, if they do.
     site: Option<(Arc<Site>, Router)>,
+    /// Whether the last client was turned away: of a crowd, the log names the first.
+    is_full: AtomicBool,
 }
 
 impl Accepting {
     async fn run(&self, listener: &Listener) {
+        let mut spare = Spare::new();
         loop {
             match listener.accept().await {
                 Ok(accepted) => self.take_in(accepted),
+                Err(error) if Spare::is_needed(&error) => {
+                    if !self.is_full.swap(true, Ordering::Relaxed) {
+                        tracing::warn!(%listener, "clients are turned away: {}", Spare::NONE_LEFT);
+                    }
+                    if !self.turn_away_with(&mut spare, listener) {
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                }
                 Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
                     tracing::warn!(%listener, "{error}");
                 }
@@ -128,6 +142,7 @@ impl Accepting {
             self.turn_away(accepted);
             return;
         };
+        self.is_full.store(false, Ordering::Relaxed);
         let patience = self.settings.handshake_timeout;
         let site = self.site.clone();
         let (server, shutdown) = (Arc::clone(&self.server), self.shutdown.clone());
@@ -164,33 +179,50 @@ impl Accepting {
         });
     }
 
-    fn turn_away(&self, accepted: Accepted) {
+    fn turn_away(&self, mut accepted: Accepted) {
         let limit = self.settings.connections;
-        tracing::warn!(
-            peer = accepted.peer,
-            limit,
-            "too many clients are connected"
-        );
-        if accepted.tls.is_some() {
-            // A handshake is too much work for one that has no place.
-            return;
+        if !self.is_full.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                peer = accepted.peer,
+                limit,
+                "too many clients are connected: they are turned away until one leaves"
+            );
         }
-        if let Some((site, _)) = &self.site {
-            let site = Arc::clone(site);
-            self.tasks
-                .spawn(async move { site.turn_away(accepted).await });
-            return;
-        }
-        let what = format!("all {limit} connections are in use (server.connections)");
-        let error = jsonrpsee_types::ErrorObjectOwned::owned(INTERNAL_ERROR, what, None::<()>);
-        let line = format!("{}\n", message::error("null", &error));
-        let mut output = accepted.output;
+        let why = format!("all {limit} connections are in use (server.connections)");
+        let refusal = self.refusal(&why);
         self.tasks.spawn(async move {
-            let farewell = async {
-                output.write_all(line.as_bytes()).await?;
-                output.shutdown().await
-            };
-            let _ = tokio::time::timeout(FAREWELL, farewell).await;
+            let _ = tokio::time::timeout(FAREWELL, say(&mut accepted, &refusal)).await;
         });
     }
+
+    /// Lets the next client in for as long as it takes to say why it must go, in the
+    /// place of the spare descriptor. `false` if that is not there or did not help.
+    fn turn_away_with(&self, spare: &mut Spare, listener: &Listener) -> bool {
+        if !spare.give_up() {
+            return spare.take_back();
+        }
+        // There may be nobody: the kernel looks for a descriptor first.
+        if let Some(Ok(mut accepted)) = listener.accept().now_or_never() {
+            // What fits into a new socket is not waited for.
+            let _ = say(&mut accepted, &self.refusal(Spare::NONE_LEFT)).now_or_never();
+        }
+        spare.take_back()
+    }
+
+    fn refusal(&self, why: &str) -> String {
+        if self.site.is_some() {
+            return http::farewell(why);
+        }
+        let error = jsonrpsee_types::ErrorObjectOwned::owned(INTERNAL_ERROR, why, None::<()>);
+        format!("{}\n", message::error("null", &error))
+    }
+}
+
+async fn say(accepted: &mut Accepted, refusal: &str) -> std::io::Result<()> {
+    if accepted.tls.is_some() {
+        // A handshake is too much work for one that has no place.
+        return Ok(());
+    }
+    accepted.output.write_all(refusal.as_bytes()).await?;
+    accepted.output.shutdown().await
 }

@@ -105,7 +105,8 @@ impl Live {
         let mut batch = Batch::default();
         let relayed = self
             .transact_in(&mut batch, |state, batch| {
-                for frame in frames.drain(..) {
+                // None of it is kept: it may be long until there is more.
+                for frame in std::mem::take(frames) {
                     match frame {
                         Frame::Message(bytes) => self.on_line(state, batch, &bytes),
                         Frame::TooLong { bytes } => batch

@@ -169,3 +169,41 @@ fn a_prompt_is_shown_to_the_others_where_its_turn_begins() {
     assert_eq!(prompts.count(), 3);
     assert!(!page.to_string().contains("user_message_chunk"));
 }
+
+#[test]
+fn who_comes_to_a_live_session_is_told_what_it_can_be_set_to() {
+    let setup = Setup::host();
+    let (_server, path) = serve(&setup);
+    let offered = json!({
+        "modes": {"currentModeId": "ask", "availableModes": [
+            {"id": "ask", "name": "Ask"}, {"id": "auto", "name": "Auto"}]},
+        "configOptions": [{"id": "effort", "name": "Effort", "type": "select",
+            "currentValue": "low", "options": [
+                {"value": "low", "name": "Low"}, {"value": "high", "name": "High"}]}]});
+    setup.script(&[
+        json!({"expect": "initialize"}),
+        json!({"respond": {"protocolVersion": 1, "agentCapabilities": {}}}),
+        json!({"expect": "session/new"}),
+        json!({"respond": {"sessionId": "inner", "modes": offered["modes"],
+            "configOptions": offered["configOptions"]}}),
+        json!({"expect": "session/set_mode"}),
+        json!({"respond": {}}),
+        json!({"expect": "session/set_config_option"}),
+        json!({"respond": {"configOptions": [{"id": "effort", "name": "Effort",
+            "type": "select", "currentValue": "high", "options": []}]}}),
+    ]);
+    let mut first = Editor::connect(&path, "first", 100);
+    let session = first.new_session(&setup);
+    let mut second = Editor::connect(&path, "second", 200);
+    let found = second.attach("session/load", &setup, &session, json!({}));
+    assert_eq!(found["modes"], offered["modes"]);
+    assert_eq!(found["configOptions"], offered["configOptions"]);
+    let mode = json!({"sessionId": session, "modeId": "auto"});
+    first.call("session/set_mode", mode).unwrap();
+    let effort = json!({"sessionId": session, "configId": "effort", "value": "high"});
+    first.call("session/set_config_option", effort).unwrap();
+    let mut third = Editor::connect(&path, "third", 300);
+    let found = third.attach("session/resume", &setup, &session, json!({}));
+    assert_eq!(found["modes"]["currentModeId"], "auto", "{found}");
+    assert_eq!(found["configOptions"][0]["currentValue"], "high", "{found}");
+}

@@ -15,6 +15,7 @@ use crate::support::client::{PATIENCE, value};
 use crate::support::setup::{Setup, wait_until};
 use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
 
+mod crowd;
 mod lost;
 mod process;
 

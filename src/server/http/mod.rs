@@ -26,7 +26,7 @@ use axum::routing::{any, get};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -162,21 +162,14 @@ impl Site {
             tracing::debug!(peer = accepted.peer, %error, "a connection of HTTP ended");
         }
     }
+}
 
-    /// Tells one that nobody has a place for it.
-    pub async fn turn_away(&self, mut accepted: Accepted) {
-        let limit = self.settings.connections;
-        let text = format!("all {limit} connections are in use (server.connections)\n");
-        let response = format!(
-            "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{text}",
-            text.len()
-        );
-        let farewell = async {
-            accepted.output.write_all(response.as_bytes()).await?;
-            accepted.output.shutdown().await
-        };
-        let _ = tokio::time::timeout(FAREWELL, farewell).await;
-    }
+/// What a client that cannot be taken in is told, whatever it asks for.
+pub fn farewell(why: &str) -> String {
+    format!(
+        "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{why}\n",
+        why.len() + 1
+    )
 }
 
 /// `/acp`: the kind of request tells which transport it is.

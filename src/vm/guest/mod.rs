@@ -83,7 +83,7 @@ fn enter() -> Result<(), String> {
 fn take_control() -> std::io::Result<OwnedFd> {
     const CONTROL: i32 = 3;
     let stdin = rustix::stdio::stdin();
-    let copy = rustix::io::fcntl_dupfd_cloexec(stdin, 64)?;
+    let copy = rustix::io::fcntl_dupfd_cloexec(stdin, CONTROL + 1)?;
     // SAFETY: closes descriptors from CONTROL on, none of which is owned by a
     // value of this process but `copy`, which is left out of the range's use
     // by closing around it.

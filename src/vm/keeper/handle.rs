@@ -10,7 +10,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::process::Control;
 use super::shared::{Failure, Shared, Starting};
-use crate::vm::guest::protocol::Request;
+use crate::vm::guest::protocol::{Request, descriptors};
 use crate::vm::{Exit, Io, Process, ProcessSpec, SpawnError, Vm};
 
 /// Dropping it ends the guest.
@@ -95,6 +95,11 @@ async fn spawn(shared: &Arc<Shared>, spec: ProcessSpec) -> Result<Process, Failu
     let begun = answered
         .await
         .unwrap_or_else(|_| Err(Failure::Ended("its keeper thread ended".to_owned())))?;
+    if begun.pipes() < descriptors(io) {
+        // The kernel drops those for which there is no room. The process is ended.
+        let what = "its pipes did not arrive: acpbox has no file descriptor left; close sessions, or raise its limit of open files (ulimit -n, LimitNOFILE)";
+        return Err(Failure::Refused(what.to_owned()));
+    }
     let control = Arc::new(Control::new(shared.clone(), id, watcher.clone()));
     let mut pipes = begun.claim().into_iter();
     let mut next = || -> Result<OwnedFd, Failure> {

@@ -33,6 +33,11 @@ impl Begun {
         }
     }
 
+    /// How many pipes it came with.
+    pub(super) fn pipes(&self) -> usize {
+        self.pipes.as_ref().map_or(0, Vec::len)
+    }
+
     /// The process's pipes; from now on it is the caller's.
     pub(super) fn claim(mut self) -> Vec<OwnedFd> {
         self.pipes.take().unwrap_or_default()
