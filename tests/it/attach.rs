@@ -2,7 +2,9 @@
 //! all see the same.
 
 mod asking;
+mod cancels;
 mod editor;
+mod foreign;
 mod lagging;
 
 use std::path::PathBuf;

@@ -16,7 +16,9 @@ use crate::support::setup::{Setup, wait_until};
 use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
 
 mod lost;
+mod places;
 mod process;
+mod strangers;
 
 pub use process::{Server, command, socket};
 
