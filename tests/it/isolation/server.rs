@@ -114,14 +114,19 @@ fn an_agent_reaches_no_socket_of_its_server_and_has_no_token() {
         let healthy = inside.succeed(&mut acpbox, &healthy);
         assert!(healthy.contains("200 OK"), "{healthy}");
         for request in ["GET /metrics", "GET /acp", "POST /acp", "DELETE /acp"] {
-            let first = format!("{request} HTTP/1.1");
-            let script = dial(
-                "127.0.0.1",
-                http,
-                &[&first, "Host: localhost", "Connection: close", ""],
-            );
-            let answer = inside.succeed(&mut acpbox, &script);
+            let lines = [
+                &format!("{request} HTTP/1.1"),
+                "Host: localhost",
+                "Connection: close",
+                "Accept: text/event-stream",
+                "Content-Type: application/json",
+                "Acp-Connection-Id: 00000000-0000-0000-0000-000000000000",
+                "",
+            ];
+            let answer = inside.succeed(&mut acpbox, &dial("127.0.0.1", http, &lines));
             assert!(answer.starts_with("HTTP/1.1 401 "), "{request}: {answer}");
+            let why = "`Authorization: Bearer TOKEN` is missing: clients of this address must know its token";
+            assert!(answer.ends_with(why), "{request}: {answer}");
         }
         let cancel = format!(
             r#"{{"jsonrpc":"2.0","method":"session/cancel","params":{{"sessionId":"{}"}}}}"#,

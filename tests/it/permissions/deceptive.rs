@@ -119,13 +119,13 @@ fn no_title_name_or_option_touches_the_terminal_that_shows_it() {
         }
     };
     check(&["status"], &["CLIENT", "VERSION", "PROMPT"]);
-    check(&["sessions", "list"], &["PROMPT"]);
     check(&["attach", &session], &["TITLE", "YES", "NO"]);
     let result = json!({"outcome": {"outcome": "selected", "optionId": "y"}});
     let answer = json!({"jsonrpc": "2.0", "id": asked["id"], "result": result});
     std::io::Write::write_all(&mut peer.writer, format!("{answer}\n").as_bytes()).unwrap();
     peer.answer(turn).unwrap();
     check(&["sessions", "show", &session], &["PROMPT", "TITLE"]);
+    check(&["sessions", "list"], &["PROMPT"]);
     check(&["permissions", "list"], &[]);
     check(&["logs", &session], &[]);
     // What was meant to deceive is no subject of an answer for always.
