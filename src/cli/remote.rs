@@ -130,13 +130,14 @@ fn spoken(config: &Config) -> anyhow::Result<Option<Address>> {
 }
 
 async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
-    use std::os::unix::fs::MetadataExt as _;
-    // Whoever listens there is told what is typed here.
-    let owner = std::fs::metadata(path)?.uid();
+    let stream = UnixStream::connect(path).await?;
+    // Whoever listens there is told what is typed here. The file's owner would not
+    // do: it may be another file by the time of the connection.
+    let owner = stream.peer_cred()?.uid();
     if owner != rustix::process::getuid().as_raw() && owner != 0 {
         return Err(io::Error::other("its socket is another user's"));
     }
-    UnixStream::connect(path).await
+    Ok(stream)
 }
 
 /// Sends a request and waits for its raw result. What comes meanwhile is dropped:

@@ -1,7 +1,7 @@
 //! `acpbox serve`: any number of clients, on sockets.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
@@ -31,6 +31,8 @@ pub(super) fn run(global: &Global, arguments: &ServeArguments) -> anyhow::Result
     let runtime = context::runtime()?;
     runtime.block_on(async {
         let listeners = listeners(&context.config, arguments).await?;
+        let no_guests = own_files(&listeners, arguments);
+        context.config.paths.server.extend(no_guests);
         let server = context.server()?;
         let (stop, hurry) = (CancellationToken::new(), CancellationToken::new());
         stop_on_signals(&stop, &hurry)?;
@@ -66,6 +68,19 @@ fn bound_connections(config: &mut Config) {
         ));
         config.server.connections = most;
     }
+}
+
+/// What no VM may share: with a socket or the token an agent could approve itself.
+fn own_files(listeners: &[Listener], arguments: &ServeArguments) -> Vec<PathBuf> {
+    let sockets = listeners.iter().filter_map(|listener| match listener {
+        Listener::Unix(socket) => Some(socket.path()),
+        Listener::Tcp(_) | Listener::Http(_) => None,
+    });
+    let token = arguments.token_file.as_deref();
+    let named = sockets
+        .chain(token)
+        .filter_map(|path| std::path::absolute(path).ok());
+    named.collect()
 }
 
 fn token_file<'a>(config: &'a Config, arguments: &'a ServeArguments) -> Option<&'a Path> {

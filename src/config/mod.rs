@@ -143,6 +143,8 @@ impl Config {
         for (name, raw) in file.agents {
             agents.insert(name.clone(), agent_settings(&name, raw, &scope)?);
         }
+        let server = server_settings(file.server, &scope)?;
+        let of_server = paths::of_server(&server).collect();
         Ok(Config {
             default_agent: (overrides.agent.clone())
                 .or(file.defaults.agent)
@@ -151,7 +153,7 @@ impl Config {
             limits: scope.limits(file.limits)?,
             retention: scope.retention(file.retention)?,
             restore: file.restore,
-            server: server_settings(file.server, &scope)?,
+            server,
             hooks: file.hooks.resolved(&scope)?,
             permissions: Arc::new(scope.permissions(file.permissions)?),
             agents,
@@ -159,7 +161,10 @@ impl Config {
             vms,
             user: environment.user().unwrap_or("user").to_owned(),
             home,
-            paths,
+            paths: Paths {
+                server: of_server,
+                ..paths
+            },
         })
     }
 

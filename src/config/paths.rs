@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{ConfigError, Environment, Overrides};
+use super::{ConfigError, Environment, Overrides, ServerSettings};
 
 /// acpbox's own files on the host. Nothing is created here; who writes makes the folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct Paths {
     pub vms_dir: PathBuf,
     /// `$XDG_RUNTIME_DIR/acpbox`, or `run` in the state folder: sockets and locks.
     pub runtime_dir: PathBuf,
+    /// Sockets of `acpbox serve` and its token, wherever they are.
+    pub server: Vec<PathBuf>,
 }
 
 impl Paths {
@@ -47,6 +49,7 @@ impl Paths {
             vms_dir: state_dir.join("vms"),
             runtime_dir,
             state_dir,
+            server: Vec::new(),
         })
     }
 
@@ -64,7 +67,7 @@ impl Paths {
             &self.state_dir,
             &self.runtime_dir,
         ];
-        for path in own {
+        for path in own.into_iter().chain(&self.server) {
             let path = resolved(path);
             if path.starts_with(folder) {
                 return Some(format!("it holds acpbox's own {}", path.display()));
@@ -78,6 +81,14 @@ impl Paths {
         }
         None
     }
+}
+
+/// The files that `[server]` names: with one of them an agent could approve itself.
+pub(super) fn of_server(settings: &ServerSettings) -> impl Iterator<Item = PathBuf> {
+    let addresses = settings.listen.iter();
+    let sockets = addresses.filter_map(|address| address.strip_prefix("unix:"));
+    let sockets = sockets.map(|path| absolute(Path::new(path)));
+    sockets.chain(settings.token_file.clone())
 }
 
 /// With the links of that part resolved which exists already.

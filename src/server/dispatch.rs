@@ -145,6 +145,11 @@ impl Connection {
     }
 
     async fn on_notification(self: &Arc<Self>, text: &str, method: &str, params: Option<&str>) {
+        // It may be anybody's: who has to say a token has not said it yet.
+        if !self.client.offer().initialized {
+            tracing::debug!(method, "a notification before `initialize`");
+            return;
+        }
         if method == methods::CANCEL_REQUEST {
             let Some(id) = params.and_then(|params| splice::member(params, "requestId")) else {
                 return;

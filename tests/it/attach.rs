@@ -2,7 +2,9 @@
 //! all see the same.
 
 mod asking;
+mod cancels;
 mod editor;
+mod foreign;
 mod lagging;
 
 use std::path::PathBuf;
@@ -180,17 +182,20 @@ fn who_comes_to_a_live_session_is_told_what_it_can_be_set_to() {
         "configOptions": [{"id": "effort", "name": "Effort", "type": "select",
             "currentValue": "low", "options": [
                 {"value": "low", "name": "Low"}, {"value": "high", "name": "High"}]}]});
+    let mut begin = offered.clone();
+    begin["sessionId"] = "inner".into();
+    let answer = |result: &Value| {
+        let line = json!({"jsonrpc": "2.0", "id": "$ID", "result": result}).to_string();
+        json!({"send": line.replace("\"$ID\"", "$ID")})
+    };
+    let mut options = offered["configOptions"].clone();
+    options[0]["currentValue"] = "high".into();
     setup.script(&[
-        json!({"expect": "initialize"}),
-        json!({"respond": {"protocolVersion": 1, "agentCapabilities": {}}}),
-        json!({"expect": "session/new"}),
-        json!({"respond": {"sessionId": "inner", "modes": offered["modes"],
-            "configOptions": offered["configOptions"]}}),
+        json!({"on": "session/new", "result": begin}),
         json!({"expect": "session/set_mode"}),
-        json!({"respond": {}}),
+        answer(&json!({})),
         json!({"expect": "session/set_config_option"}),
-        json!({"respond": {"configOptions": [{"id": "effort", "name": "Effort",
-            "type": "select", "currentValue": "high", "options": []}]}}),
+        answer(&json!({"configOptions": options})),
     ]);
     let mut first = Editor::connect(&path, "first", 100);
     let session = first.new_session(&setup);

@@ -246,6 +246,7 @@ fn parse(text: &str) -> Config {
         database: "/state/acpbox.db".into(),
         vms_dir: "/state/vms".into(),
         runtime_dir: "/state/run".into(),
+        server: Vec::new(),
     };
     Config::parse(text, paths, &environment, &Overrides::default())
         .unwrap_or_else(|error| panic!("{error}\n{text}"))

@@ -14,6 +14,7 @@ use crate::support::site::{Site, git};
 mod death;
 mod network;
 mod repository;
+mod server;
 
 /// A text that is nowhere but where a test puts it.
 const CANARY: &str = "canary-5c2f07";

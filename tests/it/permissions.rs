@@ -1,6 +1,8 @@
 //! Who answers when an agent asks whether it may: rules, answers for always, and
 //! nobody.
 
+mod deceptive;
+
 use std::process::Output;
 use std::time::Duration;
 

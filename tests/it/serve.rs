@@ -17,7 +17,9 @@ use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
 
 mod crowd;
 mod lost;
+mod places;
 mod process;
+mod strangers;
 
 pub use process::{Server, command, socket};
 

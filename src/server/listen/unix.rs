@@ -11,6 +11,8 @@ use std::os::unix::fs::{
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::net::UnixListener;
 
 use super::{Accepted, ListenError};
@@ -44,6 +46,7 @@ impl UnixSocket {
             .mode(0o700)
             .create(folder)
             .map_err(io)?;
+        check_folder(&path, folder)?;
         let lock = lock(&path)?;
         check_vacant(&path)?;
         // Bound under another name and then moved: nobody can connect before the
@@ -76,6 +79,11 @@ impl UnixSocket {
                 Err(io(error))
             }
         }
+    }
+
+    /// Empty for one without a name.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// One that systemd made, and will remove.
@@ -130,6 +138,30 @@ impl fmt::Display for UnixSocket {
     }
 }
 
+/// Where others may rename what is there, they could put a socket of their own in
+/// the place of this one.
+fn check_folder(path: &Path, folder: &Path) -> Result<(), ListenError> {
+    let wrong = |why: String| ListenError::Socket {
+        path: path.to_path_buf(),
+        why,
+    };
+    let metadata = fs::metadata(folder).map_err(|error| wrong(error.to_string()))?;
+    let name = folder.display();
+    let own = rustix::process::getuid().as_raw();
+    if metadata.uid() != own && metadata.uid() != 0 {
+        let user = metadata.uid();
+        let why = format!("its folder is another user's ({user}); name another path");
+        return Err(wrong(why));
+    }
+    let is_sticky = metadata.mode() & libc::S_ISVTX != 0;
+    if metadata.mode() & 0o022 != 0 && !is_sticky {
+        let why =
+            format!("others may write in its folder; chmod go-w {name}, or name another path");
+        return Err(wrong(why));
+    }
+    Ok(())
+}
+
 /// The right to serve at a path: gone with its holder, however that ends.
 fn lock(path: &Path) -> Result<File, ListenError> {
     let mut beside = path.as_os_str().to_owned();
@@ -140,7 +172,8 @@ fn lock(path: &Path) -> Result<File, ListenError> {
         .create(true)
         .truncate(false)
         .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
+        // Neither a link nor a pipe that nobody reads is to be opened.
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(&beside);
     let file = opened.map_err(|error| ListenError::Socket {
         path: beside,
@@ -148,7 +181,7 @@ fn lock(path: &Path) -> Result<File, ListenError> {
     })?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(ListenError::Taken(path.to_path_buf())),
+        Err(Errno::WOULDBLOCK) => Err(ListenError::Taken(path.to_path_buf())),
         Err(error) => Err(ListenError::Socket {
             path: path.to_path_buf(),
             why: io::Error::from(error).to_string(),
@@ -177,8 +210,20 @@ fn check_vacant(path: &Path) -> Result<(), ListenError> {
             "the socket there is another user's; name another path",
         ));
     }
-    match std::os::unix::net::UnixStream::connect(path) {
-        Ok(_) => Err(ListenError::Taken(path.to_path_buf())),
-        Err(_nobody_listens) => Ok(()),
+    match try_to_connect(path) {
+        Err(Errno::CONNREFUSED | Errno::NOENT) => Ok(()),
+        // The latter is a queue that is full.
+        Ok(()) | Err(Errno::AGAIN) => Err(ListenError::Taken(path.to_path_buf())),
+        Err(Errno::PROTOTYPE) => Err(wrong(
+            "another program's socket is there; remove it, or name another path",
+        )),
+        Err(error) => Err(wrong(&io::Error::from(error).to_string())),
     }
+}
+
+/// Without waiting: a server that is stopped takes nobody in.
+fn try_to_connect(path: &Path) -> rustix::io::Result<()> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    net::connect(&socket, &SocketAddrUnix::new(path)?)
 }

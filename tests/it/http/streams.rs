@@ -362,7 +362,7 @@ fn a_client_that_comes_back_on_another_connection_reads_on() {
         repeated(500, chunk("d$N ")),
         end_turn(),
     ]);
-    let web = Web::start(&setup);
+    let mut web = Web::start(&setup);
     let mut first = web.remote();
     let mut own = first.events(None, None);
     let session = first.new_session(&mut own, &setup);
@@ -394,6 +394,9 @@ fn a_client_that_comes_back_on_another_connection_reads_on() {
     let expected = (123..500).map(|n| format!("c{n} "));
     let expected: Vec<String> = expected.chain((0..500).map(|n| format!("d{n} "))).collect();
     assert_eq!(texts, expected);
+    // Nobody waits for the turn's end, which comes behind the last of its updates.
+    web.server.signal(libc::SIGTERM);
+    assert_eq!(web.server.exit_code(), Some(0));
 }
 
 #[test]

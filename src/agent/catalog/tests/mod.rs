@@ -61,6 +61,7 @@ impl Host {
             database: "/s/db".into(),
             vms_dir: "/s/vms".into(),
             runtime_dir: "/s/run".into(),
+            server: Vec::new(),
         };
         Config::parse(text, paths, &self.environment(), &Overrides::default()).unwrap()
     }
