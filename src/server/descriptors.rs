@@ -29,7 +29,7 @@ impl Spare {
     /// Why a client is turned away then.
     pub const NONE_LEFT: &str = "acpbox has no file descriptor left; close sessions or clients, or raise its limit of open files (ulimit -n, LimitNOFILE)";
 
-    pub fn new() -> Spare {
+    pub fn hold() -> Spare {
         Spare(open())
     }
 

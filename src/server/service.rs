@@ -114,7 +114,7 @@ struct Accepting {
 
 impl Accepting {
     async fn run(&self, listener: &Listener) {
-        let mut spare = Spare::new();
+        let mut spare = Spare::hold();
         loop {
             match listener.accept().await {
                 Ok(accepted) => self.take_in(accepted),
