@@ -77,11 +77,6 @@ fn idle() {
         peer.answer();
     }
     report("after a turn each");
-    for peer in &mut peers {
-        peer.prompt("[[flood:2000]]");
-        peer.answer();
-    }
-    report("after a turn of 2000 updates each");
     let busy = server.cpu();
     std::thread::sleep(Duration::from_secs(10));
     let busy = server.cpu() - busy;
@@ -89,6 +84,11 @@ fn idle() {
         "processor time while all are idle: {:.2} %",
         busy.as_secs_f64() * 10.0
     );
+    for peer in &mut peers {
+        peer.prompt("[[flood:2000]]");
+        peer.answer();
+    }
+    report("after a turn of 2000 updates each");
 }
 
 /// Many sessions that send as fast as they can, against one.
@@ -143,16 +143,21 @@ fn streams() {
     }
 }
 
-/// From the first to the last, and how fair that is: Jain's index of the rates,
-/// which is 1 if all had the same.
+/// The first, the median and the last, and how fair that is: Jain's index of the
+/// rates, which is 1 if all had the same. One that began before the others counts
+/// much in it; how long the last waits beyond the median tells whether any starved.
 fn spread(times: &mut [f64]) -> String {
     times.sort_by(f64::total_cmp);
     let rates = times.iter().map(|time| 1.0 / time);
     let sum: f64 = rates.clone().sum();
     let squares: f64 = rates.map(|rate| rate * rate).sum();
     let jain = sum * sum / (squares * times.len() as f64);
-    let (first, last) = (times[0], times[times.len() - 1]);
-    format!("{first:.2} to {last:.2} s (fairness {jain:.3})")
+    let (first, median) = (times[0], times[times.len() / 2]);
+    let last = times[times.len() - 1];
+    format!(
+        "{first:.2}, {median:.2}, {last:.2} s (the last {:.2} of the median, fairness {jain:.3})",
+        last / median
+    )
 }
 
 struct Site {
