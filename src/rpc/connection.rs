@@ -295,3 +295,32 @@ pub async fn write_loop<W: AsyncWrite + Unpin>(
     }
     stream.shutdown().await
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reader_holds_memory_only_while_a_message_is_on_its_way() {
+        let (mut peer, stream) = tokio::io::duplex(1 << 20);
+        let mut reader = BatchReader::new(stream, Decoder::lines(1 << 20));
+        let line = format!("[{}]\n", " ".repeat(200_000));
+        for message in ["{}\n", &line, "{}\n"] {
+            let (first, rest) = message.split_at(1);
+            let mut frames = Vec::new();
+            peer.write_all(first.as_bytes()).await.unwrap();
+            let waits = tokio::time::timeout(Duration::ZERO, reader.read(&mut frames));
+            assert!(waits.await.is_err());
+            assert_eq!(&reader.buffer[..], first.as_bytes());
+            peer.write_all(rest.as_bytes()).await.unwrap();
+            assert!(reader.read(&mut frames).await.unwrap());
+            assert_eq!(frames.len(), 1);
+            frames.clear();
+            let waits = tokio::time::timeout(Duration::ZERO, reader.read(&mut frames));
+            assert!(waits.await.is_err());
+            assert_eq!(reader.buffer.capacity(), 0);
+        }
+    }
+}
