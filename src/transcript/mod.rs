@@ -14,6 +14,7 @@ mod terminal;
 mod markdown;
 mod html;
 mod timeline;
+mod queued;
 mod item;
 mod content;
 mod notes;

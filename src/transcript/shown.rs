@@ -70,9 +70,12 @@ impl Shown {
         }
     }
 
-    /// Names the starts of turns of the client's own prompts anew.
+    /// Names the starts of turns of the client's own prompts anew. A replay shows
+    /// those too.
     pub fn set_own(&mut self, own: Vec<i64>) {
-        self.own = own;
+        if self.is_live {
+            self.own = own;
+        }
     }
 
     /// Names the prompts that are shown where their turn begins.

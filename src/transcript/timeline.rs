@@ -9,6 +9,7 @@ use crate::store::{Direction, EventRow};
 
 use super::content::{self, brief, line, list, text};
 use super::item::{Answer, Block, Item, Permission, Place, Placed, Tool, Voice};
+use super::queued::{Prompt, Queued};
 use super::{lenient, notes};
 
 /// Items held back at most, for one that never settles.
@@ -35,6 +36,7 @@ pub(super) struct Timeline {
     /// Requests without an answer, oldest first.
     permissions: VecDeque<(Value, Value)>,
     usage: Option<String>,
+    queued: Queued,
     /// Whether it was said that something came too late for its turn.
     late_said: bool,
 }
@@ -58,6 +60,7 @@ impl Timeline {
             now: Place::default(),
             permissions: VecDeque::new(),
             usage: None,
+            queued: Queued::default(),
             late_said: false,
         }
     }
@@ -109,6 +112,10 @@ impl Timeline {
 
     pub(super) fn finish_placed(&mut self) -> Vec<Placed> {
         self.end_turn();
+        for prompt in self.queued.rest() {
+            self.held
+                .push_back((self.now, Slot::Ready(Item::Prompt(prompt.blocks))));
+        }
         self.settled(true)
     }
 
@@ -117,15 +124,21 @@ impl Timeline {
         match message.get("method").and_then(Value::as_str) {
             Some("session/update") => self.update(params.get("update").unwrap_or(&Value::Null)),
             Some("session/prompt") => {
-                self.end_turn();
-                self.tools.clear();
-                self.late_said = false;
-                self.push(Item::Prompt(content::blocks(params.get("prompt"))));
+                let id = message.get("id").cloned().unwrap_or_default();
+                let blocks = content::blocks(params.get("prompt"));
+                let begun = self.queued.add(event.seq, id, blocks);
+                self.begin(begun);
+            }
+            Some("_acpbox/turn/start") => {
+                let seq = params.get("promptSeq").and_then(Value::as_i64);
+                let begun = seq.and_then(|seq| self.queued.start(seq));
+                self.begin(begun);
             }
             Some("session/request_permission") => self.permission(message, params),
             Some(method) => {
                 if method == "_acpbox/turn/end" {
                     self.end_turn();
+                    self.queued.end();
                 }
                 if let Some(item) = notes::of_call(method, params) {
                     self.push(item);
@@ -135,6 +148,15 @@ impl Timeline {
         }
     }
 
+    /// The turn of a prompt begins.
+    fn begin(&mut self, prompt: Option<Prompt>) {
+        let Some(prompt) = prompt else { return };
+        self.end_turn();
+        self.tools.clear();
+        self.late_said = false;
+        self.push(Item::Prompt(prompt.blocks));
+    }
+
     fn response(&mut self, event: &EventRow, message: &Value) {
         let kind = super::printable_line(&event.kind);
         let method = kind
@@ -142,6 +164,21 @@ impl Timeline {
             .map_or(kind.as_str(), |(method, _)| method);
         let result = message.get("result").unwrap_or(&Value::Null);
         let failure = message.get("error").filter(|error| !error.is_null());
+        if method == "session/prompt" {
+            let id = message.get("id").unwrap_or(&Value::Null);
+            if let Some(prompt) = self.queued.answered(id) {
+                // Another's turn goes on.
+                self.push(Item::Prompt(prompt.blocks));
+                self.push(match failure {
+                    Some(error) => notes::of_error(method, error),
+                    None => Item::TurnEnd {
+                        reason: line(result, "stopReason"),
+                    },
+                });
+                return;
+            }
+            self.queued.end();
+        }
         match (method, failure) {
             ("session/request_permission", _) => self.permission_answer(message, result, failure),
             ("session/prompt", None) => {
@@ -175,6 +212,8 @@ impl Timeline {
     }
 
     fn update(&mut self, update: &Value) {
+        let begun = self.queued.start_untold();
+        self.begin(begun);
         let chunk = |voice| {
             let message = update.get("messageId").map(brief);
             let blocks = content::blocks(update.get("content")).into_iter();

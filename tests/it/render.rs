@@ -52,6 +52,83 @@ fn a_live_terminal_shows_a_tool_call_each_time_its_status_changes() {
 }
 
 #[test]
+fn a_prompt_that_waits_is_shown_where_its_turn_begins() {
+    let mut seq = 0;
+    let mut numbered = |event: EventRow| {
+        seq += 1;
+        EventRow { seq, ..event }
+    };
+    let prompt = |id: u64, text: &str| {
+        let params = json!({"prompt": [{"type": "text", "text": text}]});
+        let message = json!({"id": id, "method": "session/prompt", "params": params});
+        EventRow {
+            direction: Direction::Client,
+            ..agent("session/prompt", message)
+        }
+    };
+    let tool = |kind: &str, status: &str| {
+        let mut update = json!({"sessionUpdate": kind, "toolCallId": "t", "status": status});
+        if kind == "tool_call" {
+            update["title"] = "Run tests".into();
+        }
+        let message = json!({"method": "session/update", "params": {"update": update}});
+        agent(kind, message)
+    };
+    let end = |id: u64, reason: &str| {
+        let message = json!({"id": id, "result": {"stopReason": reason}});
+        agent("session/prompt:result", message)
+    };
+    let start = json!({"method": "_acpbox/turn/start", "params": {"promptSeq": 3}});
+    let events = [
+        prompt(1, "first"),
+        tool("tool_call", "in_progress"),
+        prompt(2, "second"),
+        prompt(3, "third"),
+        tool("tool_call_update", "completed"),
+        // It is given up while it waits.
+        end(3, "cancelled"),
+        message("one"),
+        end(1, "end_turn"),
+        agent("_acpbox/turn/start", start),
+        message("two"),
+        end(2, "end_turn"),
+        // Of an older acpbox, which did not tell where turns begin.
+        prompt(4, "fourth"),
+        prompt(5, "fifth"),
+        message("four"),
+        end(4, "end_turn"),
+        message("five"),
+        prompt(6, "sixth"),
+    ]
+    .map(&mut numbered);
+    insta::assert_snapshot!(terminal(events, &TerminalOptions::default()), @r"
+    > first
+
+    ✓ tool Run tests
+
+    > third
+
+    ■ the turn ended: cancelled
+
+    one
+
+    > second
+
+    two
+
+    > fourth
+
+    four
+
+    > fifth
+
+    five
+
+    > sixth
+    ");
+}
+
+#[test]
 fn a_live_terminal_shows_each_chunk_at_once() {
     let options = TerminalOptions {
         live: true,

@@ -366,6 +366,8 @@
   let lastTook = 0;
   /** Whether the end is in view, and is to stay so. */
   let sticks = true;
+  // Until then what scrolls is the page itself.
+  let settledAt = 0;
 
   function route() {
     const [id, seq] = location.hash.replace(/^#\//, '').split('/');
@@ -452,7 +454,12 @@
       state(shown);
       const wanted = [...items].filter(([key]) => place(key)[0] <= seq).at(-1)?.[1] ?? $('transcript').firstChild;
       wanted?.element?.classList.add('wanted');
-      (wanted?.element ?? wanted)?.scrollIntoView({block: 'center'});
+      // Items get their height when they come into view; that is no scrolling of the reader's.
+      const target = wanted?.element ?? wanted;
+      const go = () => target?.scrollIntoView({block: 'center'});
+      settledAt = performance.now() + 500;
+      go();
+      requestAnimationFrame(() => { go(); requestAnimationFrame(go); });
       $('transcript').focus({preventScroll: true});
       showEnds();
       poke();
@@ -660,7 +667,7 @@
   $('newer').addEventListener('click', newer);
   $('latest').addEventListener('click', end);
   $('scroller').addEventListener('scroll', () => {
-    sticks = isAtBottom();
+    if (performance.now() > settledAt) sticks = isAtBottom();
     showEnds();
   }, {passive: true});
   // A question, or a longer prompt, leaves less room: the end stays in view all the same.
@@ -689,7 +696,7 @@
   function toBottom() {
     const scroller = $('scroller');
     sticks = true;
-    const go = () => { scroller.scrollTop = scroller.scrollHeight; };
+    const go = () => { if (sticks) scroller.scrollTop = scroller.scrollHeight; };
     go();
     // Items get their height when they come into view.
     requestAnimationFrame(() => { go(); requestAnimationFrame(() => { go(); showEnds(); }); });
