@@ -194,7 +194,7 @@ impl Live {
         Ok(())
     }
 
-    /// [`Live::ask_again`], for one that attaches by using the session.
+    /// Asks again what others were asked before, for one that attaches by using the session.
     pub fn ask_again_soon(self: &Arc<Self>, client: &Arc<Client>) {
         let is_due = {
             let state = self.state();

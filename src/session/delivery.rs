@@ -1,5 +1,5 @@
 //! How messages get to the clients of a session: at once to those who keep up.
-//! One that has no room while another has falls behind, and [`super::catch_up`]
+//! One that has no room while another has falls behind, and `catch_up`
 //! brings it back; if none has room, the session waits for the first.
 
 use std::ops::Range;

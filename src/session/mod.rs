@@ -6,13 +6,13 @@
 //! from the agent, [`forward`] the way to it ([`prompts`], [`repeat`], [`cancel`]),
 //! [`turns`] how a turn ends, [`callbacks`] what acpbox answers an agent itself
 //! ([`roots`], [`terminal`]) and by the [`policy`] for a [`permission`], [`asking`] what it asks
-//! its clients, [`delivery`] how all of it gets to them and [`catch_up`] to those who are slow,
+//! its clients, [`delivery`] how all of it gets to them and `catch_up` to those who are slow,
 //! [`log`] what an agent says besides, [`ending`] how it
 //! ends; [`asked`] what a client wants, [`handshake`] how that is put to an agent,
 //! [`start`] how one is started, [`restarts`] how often; [`create`], [`restore`],
 //! [`fork`] and [`replay`] begin a session, [`interrupted`] what was left of it;
 //! [`comeback`] gives an agent its conversation back, with what was [`kept`] of its
-//! creation, its [`settings`] (from what is [`offered`]; the [`selection`] for one that comes later) and, where it does not
+//! creation, its [`settings`] (from what is [`offered`]; the `selection` for one that comes later) and, where it does not
 //! remember, a [`preamble`]; [`registry`] finds it, [`leases`] and [`locks`] tell who
 //! drives it; [`sleep`] ends what is idle until it is needed; [`index`] lets its
 //! words be found, [`usage`] adds up what it used; [`status`] says what it does,

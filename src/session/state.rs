@@ -82,7 +82,7 @@ pub struct State {
     /// Those who followed the session to the agent's end, and follow it again
     /// once it is back.
     pub followers: Vec<Follower>,
-    /// What the agent offered when it began: see [`super::selection::of`].
+    /// What the agent offered when it began: see `selection::of`.
     pub selection: Box<str>,
     /// The line that tells clients of a sleeping session's return, until they are there.
     pub woke: Option<String>,
