@@ -9,6 +9,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
 
 use super::context::Context;
+use super::output;
 use crate::agent::catalog::EXAMPLE;
 use crate::config::Guest;
 use crate::rpc::codec::{Decoder, Frame};
@@ -34,7 +35,7 @@ pub(super) async fn run(context: &Context, driver: &dyn Driver) -> Outcome {
         Ok(Ok(warnings)) => {
             Outcome::Degraded(format!("boots and answers; {}", warnings.join("; ")))
         }
-        Ok(Err(error)) => Outcome::Bad(format!("{error:#}")),
+        Ok(Err(error)) => Outcome::Bad(output::reasons(&error)),
         Err(_) => Outcome::Bad(format!(
             "no answer within {} s; is the machine overloaded?",
             PATIENCE.as_secs()

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::args::{DoctorArguments, Global};
 use super::context::{self, Context};
 use super::exit::{self, Code};
-use super::output::Output;
+use super::output::{self, Output};
 use super::{agents, boot_check};
 use crate::agent::catalog::AgentInfo;
 use crate::session::hooks::NOTIFY;
@@ -98,7 +98,7 @@ fn configuration(global: &Global, report: &mut Report) -> Option<Context> {
             Some(context)
         }
         Err(error) => {
-            report.add(WHAT, Outcome::Bad(format!("{error:#}")));
+            report.add(WHAT, Outcome::Bad(output::reasons(&error)));
             let built_in = Global {
                 config: Some(PathBuf::from("/dev/null")),
                 ..global.clone()
@@ -186,7 +186,7 @@ async fn database(context: &Context) -> Outcome {
             } else {
                 ""
             };
-            return Outcome::Bad(format!("{error:#}{note}"));
+            return Outcome::Bad(format!("{}{note}", output::reasons(&error)));
         }
     };
     let size = size(path);

@@ -70,7 +70,7 @@ pub fn main() -> ExitCode {
         // Whoever read has read enough.
         Err(error) if error.is::<output::Closed>() => exit::DONE.into(),
         Err(error) => {
-            output::say(&format!("{error:#}"));
+            output::say(&output::reasons(&error));
             exit::of(&error).into()
         }
     }

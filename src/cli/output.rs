@@ -150,6 +150,17 @@ pub(super) fn say(text: &str) {
     eprintln!("acpbox: {text}");
 }
 
+/// An error with its causes, but for those that the text before them says already.
+pub(super) fn reasons(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 /// Prints styled text on standard error; styles go where they are not wanted.
 pub(super) fn note(text: &str) {
     let mut stderr = anstream::stderr().lock();

@@ -35,12 +35,12 @@ pub(super) fn run(global: &Global, arguments: &StatusArguments) -> anyhow::Resul
 fn show(status: &ServerStatus, output: &mut Output) -> anyhow::Result<()> {
     let totals = &status.totals;
     let head = format!(
-        "acpbox {} · process {} · since {} · {} events and {} turns for {} · {}",
+        "acpbox {} · process {} · since {} · {} and {} for {} · {}",
         status.version,
         status.pid,
         table::local_time(status.started),
-        totals.events,
-        totals.turns,
+        counted(totals.events, "event"),
+        counted(totals.turns, "turn"),
         counted(totals.clients, "client"),
         status.database.display(),
     );

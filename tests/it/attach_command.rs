@@ -242,6 +242,7 @@ fn a_permission_is_answered_by_a_letter_and_only_by_what_was_offered() {
     let shown = attached.shown();
     assert!(shown.contains("  1 r  Refuse\n  2 a  Allow\n"), "{shown}");
     attached.type_in("yes\n");
+    attached.wait_for("that line is none of the choices, and was not sent");
     assert!(wait_until(
         || attached.shown().matches("answers: ").count() == 2
     ));

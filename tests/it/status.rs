@@ -182,6 +182,7 @@ fn status_says_how_to_start_a_server_where_none_runs() {
         for word in words {
             assert!(said.contains(word), "no {word} in {said}");
         }
+        assert!(said.matches("os error").count() <= 1, "said twice: {said}");
     };
     let none = [
         "no acpbox serves at unix:",

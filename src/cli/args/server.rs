@@ -12,7 +12,7 @@ pub(in crate::cli) struct ServeArguments {
     /// [default: server.listen, else acpbox.sock in the runtime folder].
     #[arg(long, value_name = "ADDRESS")]
     pub(in crate::cli) listen: Vec<String>,
-    /// A file with the token that clients of TCP must send; no other user may read it.
+    /// A file with the token that clients of TCP and HTTP must send; no other user may read it.
     #[arg(long, value_name = "FILE")]
     pub(in crate::cli) token_file: Option<PathBuf>,
     /// A PEM file with the certificate, and its chain, for clients of TCP and HTTP: they

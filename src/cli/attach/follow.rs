@@ -434,6 +434,10 @@ impl Attachment {
     async fn on_line(&mut self, text: String, line: &mut Line) -> anyhow::Result<()> {
         if let Some(question) = self.questions.front() {
             let Some(choice) = question.chosen(&text) else {
+                if !text.trim().is_empty() {
+                    self.view.settle().await?;
+                    output::say("that line is none of the choices, and was not sent");
+                }
                 return self.put_question().await;
             };
             let answer = policy::answer(Some(&choice.id));

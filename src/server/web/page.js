@@ -22,6 +22,7 @@
   let isReady = false;
   let wasReady = false;
   let attempts = 0;
+  let retryTimer = 0;
   let lastId = 0;
   let calls = new Map();
   let agents = [];
@@ -38,11 +39,12 @@
   const LOST = new Failure({code: 0, message: 'The connection was lost.'});
 
   function connect() {
+    clearTimeout(retryTimer);
     const own = new WebSocket(`${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/acp`);
     socket = own;
     status('connecting', wasReady ? 'Connecting again…' : 'Connecting…');
     own.onopen = () => introduce().catch(() => {});
-    own.onmessage = event => receive(event.data);
+    own.onmessage = event => { if (socket === own) receive(event.data); };
     own.onclose = () => { if (socket === own) lost(); };
   }
 
@@ -72,7 +74,7 @@
     await refreshList();
     if (current) await reopen();
     else route();
-    for (const [session, prompt] of outstanding) if (prompt.isLost) send(session, prompt);
+    for (const prompt of [...outstanding]) if (prompt.isLost) send(prompt);
   }
 
   function lost() {
@@ -88,7 +90,7 @@
     attempts += 1;
     const seconds = Math.min(10, attempts - 0.5);
     status('lost', `The connection was lost. Trying again${seconds > 2 ? ` in ${Math.round(seconds)} s` : ''}…`);
-    setTimeout(connect, seconds * 1000);
+    retryTimer = setTimeout(connect, seconds * 1000);
   }
 
   function request(method, params) {
@@ -354,10 +356,10 @@
   /** What is shown: its items are elements of `main`, by key in `items`. */
   let current = null;
   let items = new Map();
-  /** Sessions whose updates come by themselves. */
-  const attached = new Set();
-  /** Prompts without an answer, by session: sent again, under their keys, after a loss. */
-  const outstanding = new Map();
+  /** Sessions whose updates come by themselves, each with the promise of having begun. */
+  const attached = new Map();
+  /** Prompts without an answer: sent again, in order and under their keys, after a loss. */
+  const outstanding = new Set();
   const drafts = new Map();
   let pokeTimer = 0;
   let pokeAt = 0;
@@ -548,9 +550,13 @@
   }
 
   /** Follows the session; one that is not live is brought back for that. */
-  async function attach() {
-    const session = current;
-    attached.add(session.id);
+  function attach() {
+    const following = follow(current);
+    attached.set(current.id, following);
+    return following;
+  }
+
+  async function follow(session) {
     try {
       const params = {sessionId: session.id, cwd: session.cwd};
       const result = await request('session/resume', params);
@@ -757,10 +763,11 @@
 
   // ---- Prompts -----------------------------------------------------------------------
 
-  async function send(id, prompt) {
+  async function send(prompt) {
+    const id = prompt.session;
     const wasLost = prompt.isLost;
     prompt.isLost = false;
-    outstanding.set(id, prompt);
+    outstanding.add(prompt);
     const isHere = () => current?.id === id;
     try {
       // What was sent before is answered from the transcript, or brings its agent back.
@@ -773,6 +780,9 @@
         } finally {
           if (isHere()) current.starting = null;
         }
+      } else if (!wasLost) {
+        // One that was sent while the agent started goes first.
+        await attached.get(id);
       }
       if (isHere()) {
         current.running = true;
@@ -786,17 +796,17 @@
         prompt: [{type: 'text', text: prompt.text}],
         _meta: {acpbox: {idempotencyKey: prompt.key}},
       });
-      if (outstanding.get(id) === prompt) outstanding.delete(id);
+      outstanding.delete(prompt);
     } catch (error) {
       if (error === LOST) {
         prompt.isLost = true;
         return;
       }
-      if (outstanding.get(id) === prompt) outstanding.delete(id);
+      outstanding.delete(prompt);
       if (isHere()) {
         problem(error.message);
         // What never became part of the transcript is not lost either.
-        if (!$('prompt').value && !attached.has(id)) $('prompt').value = prompt.text;
+        if (!attached.has(id)) $('prompt').value = [$('prompt').value, prompt.text].filter(Boolean).join('\n\n');
       }
     } finally {
       if (isHere()) {
@@ -814,7 +824,7 @@
     $('prompt').value = '';
     drafts.delete(current.id);
     grow();
-    send(current.id, {text, key: key()});
+    send({session: current.id, text, key: key()});
   }
 
   function cancel() {
@@ -915,7 +925,7 @@
     const parts = [];
     if (typeof command === 'string' && plain(command) !== title) parts.push(make('pre', {}, [plain(command)]));
     const paths = new Set();
-    for (const content of call.content ?? []) {
+    for (const content of list(call.content)) {
       if (content?.type === 'diff') {
         parts.push(make('span', {className: 'path'}, [plain(content.path)]), change(content));
         paths.add(content.path);
@@ -923,10 +933,10 @@
         parts.push(make('pre', {}, [plain(content.content.text).slice(0, 4000)]));
       }
     }
-    for (const location of call.locations ?? []) {
+    for (const location of list(call.locations)) {
       if (location?.path && !paths.has(location.path)) parts.push(make('span', {className: 'path'}, [plain(location.path)]));
     }
-    const choices = (it.params.options ?? []).map(({optionId, name, kind}) => ({
+    const choices = list(it.params.options).map(({optionId, name, kind}) => ({
       name: plain(name) || plain(optionId),
       kind: ['allow', 'reject'].find(it => String(kind).startsWith(it)) ?? '',
       result: {outcome: {outcome: 'selected', optionId}},
@@ -959,8 +969,8 @@
 
   /** The lines that a diff takes away and adds. */
   function change({oldText, newText}) {
-    const before = (oldText ?? '').split('\n');
-    const after = (newText ?? '').split('\n');
+    const before = String(oldText ?? '').split('\n');
+    const after = String(newText ?? '').split('\n');
     let start = 0;
     while (start < before.length && start < after.length && before[start] === after[start]) start++;
     let same = 0;
@@ -1007,23 +1017,23 @@
     if (!current) return;
     const session = current;
     const choices = [];
-    const options = (session.configOptions ?? []).filter(it => it.type === 'select' && Array.isArray(it.options));
+    const options = list(session.configOptions).filter(it => it.type === 'select' && Array.isArray(it.options));
     for (const option of options) {
-      const values = option.options.flatMap(it => it.options ?? [it]);
+      const values = list(option.options).flatMap(it => (it.options ? list(it.options) : [it]));
       choices.push([option.name ?? option.id, option.currentValue, values.map(it => [it.value, it.name ?? it.value]), async value => {
         const params = {sessionId: session.id, configId: option.id, value};
         const result = await request('session/set_config_option', params);
         if (result.configOptions) session.configOptions = result.configOptions;
       }]);
     }
-    if (!options.length && session.modes?.availableModes?.length) {
-      choices.push(['Mode', session.modes.currentModeId, session.modes.availableModes.map(it => [it.id, it.name ?? it.id]), async modeId => {
+    if (!options.length && list(session.modes?.availableModes).length) {
+      choices.push(['Mode', session.modes.currentModeId, list(session.modes.availableModes).map(it => [it.id, it.name ?? it.id]), async modeId => {
         await request('session/set_mode', {sessionId: session.id, modeId});
         session.modes.currentModeId = modeId;
       }]);
     }
-    if (!options.length && session.models?.availableModels?.length) {
-      choices.push(['Model', session.models.currentModelId, session.models.availableModels.map(it => [it.modelId, it.name ?? it.modelId]), async modelId => {
+    if (!options.length && list(session.models?.availableModels).length) {
+      choices.push(['Model', session.models.currentModelId, list(session.models.availableModels).map(it => [it.modelId, it.name ?? it.modelId]), async modelId => {
         await request('session/set_model', {sessionId: session.id, modelId});
         session.models.currentModelId = modelId;
       }]);
@@ -1071,7 +1081,7 @@
       const result = await starting;
       startingId = 0;
       $('new-dialog').close();
-      attached.add(result.sessionId);
+      attached.set(result.sessionId, Promise.resolve());
       await refreshList();
       location.hash = `#/${result.sessionId}`;
       route();
@@ -1146,6 +1156,11 @@
     Object.assign(element.dataset, dataset);
     element.append(...children);
     return element;
+  }
+
+  /** The objects of what should be a list of them: an agent may send anything. */
+  function list(value) {
+    return Array.isArray(value) ? value.filter(it => it && typeof it === 'object') : [];
   }
 
   /** Text as it is: nothing in it hides or turns around what stands beside it. */

@@ -121,3 +121,40 @@ fn a_prompt_whose_answer_was_lost_runs_once() {
         .count();
     assert_eq!(prompts, 1);
 }
+
+#[test]
+fn prompts_that_never_arrived_are_sent_again_in_order_by_one_connection() {
+    let setup = Setup::host();
+    let turns = (0..2).flat_map(|_| [expect_prompt(), chunk("reply"), end_turn()]);
+    let steps: Vec<Value> = std::iter::once(setup.record()).chain(turns).collect();
+    setup.script(&steps);
+    let web = Web::start(&setup);
+    let (_other, session) = other(&web, &setup);
+    let mut browser = Browser::start();
+    let keep = "window.sockets = []; window.WebSocket = class extends WebSocket { constructor(...it) { super(...it); sockets.push(this); } };";
+    browser.call(
+        "Page.addScriptToEvaluateOnNewDocument",
+        json!({"source": keep}),
+    );
+    admit(&mut browser, &web, DESK);
+    see(&mut browser, &session);
+    let before = browser.value("sockets.length").as_u64().unwrap();
+    // The network swallows what is sent.
+    browser.value("sockets.at(-1).send = () => {}; 0");
+    browser.press("c");
+    for text in ["the first", "the second"] {
+        browser.enter_text(text);
+        browser.press("Enter");
+    }
+    // It comes back at the moment at which the page knows that it was gone.
+    browser.value("sockets.at(-1).addEventListener('close', () => dispatchEvent(new Event('online'))); sockets.at(-1).close(); 0");
+    browser.expect("document.querySelectorAll('main .turn-end').length == 2");
+    let prompts: Vec<bool> = (setup.received().iter())
+        .filter(|line| line.contains("session/prompt"))
+        .map(|line| line.contains("the first"))
+        .collect();
+    assert_eq!(prompts, [true, false]);
+    // The retry that was due is not made beside it.
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    assert_eq!(browser.value("sockets.length"), before + 1);
+}
