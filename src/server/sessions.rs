@@ -43,7 +43,9 @@ impl Connection {
         let with_replay = &*request.method == methods::SESSION_LOAD;
         let params = request.params();
         let host = &self.server.host;
-        host.reconnect(&self.client, request.id(), params, with_replay)
+        // From then on a cancel comes too late: the answer is on its way.
+        let decided = || self.end(request.id());
+        host.reconnect(&self.client, request.id(), params, with_replay, decided)
             .await?;
         Ok(Answer::Sent)
     }

@@ -226,11 +226,12 @@ impl Behind {
         };
         let mut reading = replay::read(&self.live.store, &self.live.id, reading).await?;
         reading.show_own(reading.after + 1);
-        if let Some(lag) = self.live.state().lag(&self.client)
-            && lag.number == self.number
-        {
+        if let Some(lag) = self.live.state().lag(&self.client) {
+            // Also for a lag that began meanwhile: nobody else has these messages.
             lag.put_back(std::mem::take(&mut reading.own));
-            lag.cursor = reading.after;
+            if lag.number == self.number {
+                lag.cursor = reading.after;
+            }
         }
         let bytes = reading.shown.take();
         Ok((reading.shown, bytes))

@@ -22,13 +22,16 @@ use crate::acp::{Failure, Phase};
 use crate::rpc::{message, splice};
 
 impl Host {
-    /// Handles `session/load` (`with_replay`) and `session/resume`, and answers.
+    /// Handles `session/load` (`with_replay`) and `session/resume`, and answers. Once
+    /// `decided` was called it must not be given up: clients would follow no more, and
+    /// lack answers that were kept for them.
     pub async fn reconnect(
         self: &Arc<Host>,
         client: &Arc<Client>,
         id: &str,
         params: Option<&str>,
         with_replay: bool,
+        decided: impl FnOnce(),
     ) -> Result<(), Refusal> {
         let session = params
             .and_then(|params| splice::member(params, "sessionId"))
@@ -59,6 +62,7 @@ impl Host {
         let forked_from = forked_from(&back.live.state().row);
         let role = asked.options.role;
         let after = with_replay.then(|| asked.options.after.unwrap_or(0));
+        decided();
         let behind = back
             .live
             .attach_and_answer(client, role, &back.rest, after, |last_seq| {
@@ -79,7 +83,8 @@ impl Host {
         // One that reads slowly keeps nobody else from the session.
         drop(slot);
         behind.run().await?;
-        back.live.ask_again(client).await?;
+        // It has its answer by now.
+        back.live.ask_again_soon(client);
         Ok(())
     }
 

@@ -6,6 +6,7 @@ mod cancels;
 mod editor;
 mod foreign;
 mod lagging;
+mod loads;
 
 use std::path::PathBuf;
 
