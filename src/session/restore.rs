@@ -82,7 +82,12 @@ impl Host {
         back.live.adopt(self.restarts.take_left(&session));
         // One that reads slowly keeps nobody else from the session.
         drop(slot);
-        behind.run().await?;
+        if let Err(failure) = behind.run().await {
+            // Its answer may be on its way already: it cannot get another one.
+            tracing::warn!(%failure, "a client is let go: what it lacks cannot be read");
+            client.unfit.cancel();
+            return Ok(());
+        }
         // It has its answer by now.
         back.live.ask_again_soon(client);
         Ok(())
@@ -114,8 +119,18 @@ impl Host {
             }
         };
         slot.set(Arc::clone(&back.live));
-        back.live.attach_and_show(client, &rest).await?;
-        back.live.adopt(self.restarts.take_left(session));
+        let (live, client) = (Arc::clone(&back.live), Arc::clone(client));
+        let left = self.restarts.take_left(session);
+        // Also if whoever asked gives up: others follow, and their prompts wait.
+        let welcomed = tokio::spawn(async move {
+            live.attach_and_show(&client, &rest).await?;
+            live.adopt(left);
+            Ok::<(), Failure>(())
+        });
+        let stopped = |error: tokio::task::JoinError| {
+            Failure::internal(Phase::Session, format!("the session's clients: {error}"))
+        };
+        welcomed.await.map_err(stopped)??;
         Ok(back.live)
     }
 

@@ -117,10 +117,10 @@ fn a_prompt_is_shown_to_the_others_where_its_turn_begins() {
     let first = one.send("session/prompt", prompt(&session, "from one"));
     one.expect_text("a1");
     let second = two.send("session/prompt", prompt(&session, "from two"));
-    let third = one.send("session/prompt", prompt(&session, "again from one"));
-    // Both wait by now.
-    one.call("session/list", json!({})).unwrap();
+    // It waits once what was sent behind it is answered.
     two.call("session/list", json!({})).unwrap();
+    let third = one.send("session/prompt", prompt(&session, "again from one"));
+    one.call("session/list", json!({})).unwrap();
     // One that comes meanwhile is shown them where they begin, too.
     let mut late = Editor::connect(&path, "late", 300);
     late.attach("session/load", &setup, &session, json!({}));
