@@ -125,9 +125,10 @@ impl Live {
             is_open: is_for_all,
             asked,
             consent,
-            _timer: self
-                .wait_for_answer(request.seq)
-                .filter(|_| is_open(method)),
+            _timer: match is_open(method) {
+                true => self.wait_for_answer(request.seq),
+                false => None,
+            },
         });
     }
 
@@ -291,22 +292,15 @@ impl Live {
     }
 
     /// Answers a question for its clients, never with consent, and lets them know.
-    /// `false` if it does not wait any more. For whoever bounds how long it may.
-    pub(super) fn deny(
-        &self,
-        state: &mut State,
-        batch: &mut Batch,
-        seq: i64,
-        reason: &str,
-    ) -> bool {
+    /// Does nothing if it does not wait any more.
+    pub(super) fn deny(&self, state: &mut State, batch: &mut Batch, seq: i64, reason: &str) {
         let mut questions = state.questions.iter();
         let Some(at) = questions.position(|question| question.seq == seq) else {
-            return false;
+            return;
         };
         let question = state.questions.remove(at);
         self.fail_closed(state, batch, &question.id, &question.method, reason);
         question.withdraw(batch);
-        true
     }
 
     /// A turn is cancelled: what was asked for it is not granted any more, whatever
