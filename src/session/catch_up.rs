@@ -246,7 +246,8 @@ impl Behind {
     /// Lets the client have what comes, if it can be given all the rest at once.
     async fn join(&self, shown: Shown) -> Result<(Shown, bool), Failure> {
         let order = self.live.order().await;
-        self.live.flush().await?;
+        // If that fails the session ends, which is told to this client too.
+        let _ = self.live.flush().await;
         let Some(at) = self.position() else {
             return Ok((shown, true));
         };

@@ -226,9 +226,8 @@ impl Live {
             // They came after the cancel and have nothing to do with its turn.
             self.restarts.leave(&self.id, queue);
         } else {
-            for prompt in queue {
-                state.refuse_prompt(batch, prompt.seq, &prompt.askers, failure);
-            }
+            state.queue = queue;
+            state.refuse_queue(batch, failure);
         }
         if !matches!(cause, Some(Cause::Asleep(_))) {
             state.row.updated = now();

@@ -233,7 +233,8 @@ impl Live {
     /// send, ahead of any later change. What is left over is the caller's.
     ///
     /// # Errors
-    /// When the rows could not be committed. Nothing was sent then.
+    /// When the rows could not be committed. Nothing was sent then, and the agent
+    /// is ended.
     pub(super) async fn transact<R>(
         &self,
         change: impl FnOnce(&mut State, &mut Batch) -> R,
@@ -279,6 +280,7 @@ impl Live {
                 let line = message::error(&id, &failure.to_error_object());
                 let _ = client.outbox.send(&line).await;
             }
+            self.cannot_store(&failure);
             return Err(failure);
         }
         if is_flooding {
@@ -318,10 +320,8 @@ impl Live {
         };
         // A relay that waits for a slow client does not come to it.
         if waiting > BACKLOG_BYTES {
-            if let Err(failure) = self.flush().await {
-                // What was changed stands, and all who wait are told with the end.
-                self.end_with(failure);
-            }
+            // What was changed stands, and all who wait are told with the end.
+            let _ = self.flush().await;
         } else if waiting > 0 {
             self.noted.notify_one();
         }
@@ -330,6 +330,9 @@ impl Live {
     }
 
     /// Commits what was noted.
+    ///
+    /// # Errors
+    /// When that could not be committed. The agent is ended then.
     pub async fn flush(&self) -> Result<(), Failure> {
         let permit = self.store.reserve().await?;
         let committed = {
@@ -340,8 +343,20 @@ impl Live {
             (!is_empty).then(|| permit.append_with_turns(backlog, turns, false))
         };
         match committed {
-            Some(committed) => Ok(committed.await?),
+            Some(committed) => committed.await.map_err(|error| {
+                let failure = Failure::from(error);
+                self.cannot_store(&failure);
+                failure
+            }),
             None => Ok(()),
+        }
+    }
+
+    /// Ends the agent, since events are lost: what came later would be recorded as
+    /// if they had never been.
+    fn cannot_store(&self, failure: &Failure) {
+        if self.state().ended.is_none() {
+            self.end_with(failure.clone());
         }
     }
 

@@ -238,10 +238,13 @@ impl Live {
         self.state().queue.extend(prompts);
         let live = Arc::clone(self);
         tokio::spawn(async move {
-            let begun = live.transact(|state, batch| live.next_prompt(state, batch));
-            if let Err(failure) = begun.await {
-                live.end_with(failure);
-            }
+            // If it fails they are told with the agent's end.
+            let _ = live
+                .transact(|state, batch| match state.ended.clone() {
+                    Some(failure) => state.refuse_queue(batch, &failure),
+                    None => live.next_prompt(state, batch),
+                })
+                .await;
         });
     }
 }

@@ -123,9 +123,9 @@ impl Host {
         let left = self.restarts.take_left(session);
         // Also if whoever asked gives up: others follow, and their prompts wait.
         let welcomed = tokio::spawn(async move {
-            live.attach_and_show(&client, &rest).await?;
+            let shown = live.attach_and_show(&client, &rest).await;
             live.adopt(left);
-            Ok::<(), Failure>(())
+            shown
         });
         let stopped = |error: tokio::task::JoinError| {
             Failure::internal(Phase::Session, format!("the session's clients: {error}"))
@@ -212,7 +212,7 @@ impl Live {
         let behind = self.attach_behind(client, Some(role));
         let followers = self.attach_followers(rest, client);
         // What clients sent before this is to be replayed too.
-        self.flush().await?;
+        let flushed = self.flush().await;
         let last_seq = self.store.last_seq(&self.id).await?;
         let mut held = self.take_held();
         if after.is_some() {
@@ -222,6 +222,11 @@ impl Live {
         let mut lines = vec![answer(last_seq)];
         lines.append(&mut held.clone());
         let woke = self.state().woke.take();
+        if let Err(failure) = flushed {
+            // The agent is ended. Others see that, and follow the next one.
+            self.show_followers(followers, rest, held, woke, last_seq);
+            return Err(failure);
+        }
         lines.extend(woke.clone().filter(|_| wants_notices(client)));
         let cursor = after.map_or(last_seq, |after| after.min(last_seq));
         behind.set_out(cursor, last_seq, &lines);
@@ -239,7 +244,7 @@ impl Live {
         let role = rest.role_of(client);
         let behind = self.attach_behind(client, role);
         let followers = self.attach_followers(rest, client);
-        self.flush().await?;
+        let flushed = self.flush().await;
         let last_seq = self.store.last_seq(&self.id).await?;
         let mut held = self.take_held();
         // Another process may have driven the session meanwhile.
@@ -256,7 +261,7 @@ impl Live {
         behind.set_out(cursor, last_seq, &lines);
         behind.run_aside();
         self.show_followers(followers, rest, held, woke, last_seq);
-        Ok(())
+        flushed
     }
 
     /// What came while nobody was there; from now on clients are.

@@ -97,6 +97,13 @@ impl State {
         self.end_prompt(batch, prompt, askers, &line, true);
     }
 
+    /// Answers all prompts that wait with an error.
+    pub fn refuse_queue(&mut self, batch: &mut Batch, failure: &Failure) {
+        for prompt in std::mem::take(&mut self.queue) {
+            self.refuse_prompt(batch, prompt.seq, &prompt.askers, failure);
+        }
+    }
+
     /// Records why acpbox ends a turn; its response follows.
     pub fn record_turn_end(
         &mut self,

@@ -34,10 +34,12 @@ fn a_full_disk_ends_the_turn_by_name_and_is_forgotten_once_there_is_space() {
     // Filled to the brim, it has no room for the next stream either, which is
     // told by the same name; the session comes back for it first.
     fill_to_the_brim(&ballast);
-    let id = raw.prompt(&session, "[[flood:200000]]");
-    let answer = raw.answer(id);
-    let message = answer["error"]["message"].as_str().unwrap_or_default();
-    assert!(message.contains("is full"), "{answer}");
+    for _ in 0..3 {
+        let id = raw.prompt(&session, "[[flood:200000]]");
+        let answer = raw.answer(id);
+        let message = answer["error"]["message"].as_str().unwrap_or_default();
+        assert!(message.contains("is full"), "{answer}");
+    }
     std::fs::remove_file(&ballast).unwrap();
     let id = raw.prompt(&session, "[[say:afterwards]]");
     let answer = raw.answer(id);
