@@ -33,6 +33,14 @@ pub struct State {
     pub session: Arc<str>,
     pub known_ids: KnownIds,
     pub next_seq: i64,
+    /// The last event that is in the database.
+    pub stored: i64,
+    /// Set once events could not be stored: from then on none is recorded but the
+    /// session's end, right behind the last that was.
+    pub lost: Option<Lost>,
+    /// The session is being brought back, and no way has worked yet: its row is
+    /// left as it was.
+    pub is_coming_back: bool,
     /// Whether the session's row is in the database. Until then events wait in `early`.
     pub is_stored: bool,
     pub early: Vec<EventRow>,
@@ -86,6 +94,14 @@ pub struct State {
     pub selection: Box<str>,
     /// The line that tells clients of a sleeping session's return, until they are there.
     pub woke: Option<String>,
+}
+
+/// Events that could not be stored.
+#[derive(Debug, Clone)]
+pub struct Lost {
+    pub failure: Failure,
+    /// The last event before them.
+    pub after: i64,
 }
 
 /// Who waits for a response of the agent's.
@@ -169,6 +185,10 @@ pub struct Batch {
     pub after: Vec<After>,
     /// Whether the session's row is to be written.
     pub row: bool,
+    /// The session, if its row is yet to be made: with its first events, or not at all.
+    pub creates: Option<SessionRow>,
+    /// Whether this is the session's end here.
+    pub is_last: bool,
 }
 
 /// What happens once the rows are committed and the bytes sent.
@@ -201,7 +221,7 @@ impl State {
         raw: impl Into<Box<str>>,
     ) -> i64 {
         let seq = self.next_seq;
-        if self.ended.is_some() {
+        if self.ended.is_some() || (self.lost.is_some() && !batch.is_last) {
             return seq;
         }
         self.next_seq += 1;
@@ -330,6 +350,28 @@ impl State {
         let kind = response_kind(method, is_error);
         self.record(batch, Direction::Agent, kind, line.as_str());
         batch.send(client, &[&line]);
+    }
+
+    /// Notes that what was recorded since the last commit is not stored.
+    pub fn lose(&mut self, failure: &Failure) {
+        if self.lost.is_some() {
+            return;
+        }
+        // The session itself was to be made, and is not there.
+        self.is_stored &= self.stored > 0;
+        self.backlog.clear();
+        self.turn_rows.clear();
+        self.started.clear();
+        self.next_seq = self.stored + 1;
+        self.lost = Some(Lost {
+            failure: failure.clone(),
+            after: self.stored,
+        });
+    }
+
+    /// Whether an event of that number was to be stored, and is not.
+    pub fn is_lost(&self, seq: i64) -> bool {
+        self.lost.as_ref().is_some_and(|lost| seq > lost.after)
     }
 
     /// Adds to the reply that the turn's result will carry.
