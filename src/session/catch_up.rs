@@ -90,7 +90,7 @@ pub(super) struct Behind {
 struct Position {
     cursor: i64,
     replay_until: i64,
-    own_starts: Vec<i64>,
+    own_events: Vec<i64>,
     /// The last event that there is for it.
     last: i64,
 }
@@ -211,19 +211,19 @@ impl Behind {
     fn position(&self) -> Option<Position> {
         let mut state = self.live.state();
         let last = state.stored;
-        let own_starts = state.own_starts(&self.client);
+        let own_events = state.own_events(&self.client);
         let lag = state.lag(&self.client)?;
         (lag.number == self.number).then_some(Position {
             cursor: lag.cursor,
             replay_until: lag.replay_until,
-            own_starts,
+            own_events,
             last,
         })
     }
 
     async fn shown(&self, at: &Position, is_replay: bool) -> Result<Shown, Failure> {
         let framing = self.client.outbox.framing();
-        let own = at.own_starts.clone();
+        let own = at.own_events.clone();
         match is_replay {
             true => {
                 let shown = Shown::new(&self.live.id, framing);
@@ -243,7 +243,7 @@ impl Behind {
         let own = {
             let mut state = self.live.state();
             // Turns up to `until` may have begun since the last page.
-            shown.set_own(state.own_starts(&self.client));
+            shown.set_own(state.own_events(&self.client));
             state
                 .lag(&self.client)
                 .map(|lag| lag.take(until))

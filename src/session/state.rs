@@ -18,6 +18,7 @@ use crate::acp::methods::{self, response_kind};
 use crate::rpc::splice::Edits;
 use crate::rpc::{Body, Message, Outcome, Pending, message};
 use crate::store::{Direction, EventRow, LogLine, SessionRow, TurnRow};
+use crate::transcript::Echo;
 pub use crate::transcript::meta::{set_meta, with_meta};
 
 /// The longest reply that a prompt result carries in `_meta.acpbox.text`.
@@ -151,6 +152,9 @@ pub struct Turn {
     pub prompt: i64,
     /// Who sent the same prompt again while it ran.
     pub joined: Vec<Asker>,
+    /// Who is not shown the prompt, and so is shown what the agent says back of it.
+    pub knowing: Vec<Arc<Client>>,
+    pub echo: Echo,
     pub text: String,
     pub is_truncated: bool,
     /// The client asked for cancellation; a timer runs.

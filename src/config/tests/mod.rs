@@ -295,6 +295,18 @@ fn what_is_wrong_in_a_file_is_named_with_its_line_and_key() {
             "[agents.x]\ncommand = './x'",
             ": `agents.x.command` has `./x`; write an absolute path",
         ),
+        (
+            "[agents.x]\npass_env = ['HOME', 'TOKEN=sk-secret']",
+            ": `agents.x.pass_env` has `TOKEN=…`, which is no name; write the name alone, and a value",
+        ),
+        (
+            "[agents.x]\npass_env = ['']",
+            ": `agents.x.pass_env` has an empty name; write",
+        ),
+        (
+            "[agents.x]\nenv = { '=x' = 'sk-secret' }",
+            ": `agents.x.env` has a name that begins with `=`; write",
+        ),
     ];
     for (text, expected) in cases {
         let complaint = complaint(text);
@@ -302,6 +314,7 @@ fn what_is_wrong_in_a_file_is_named_with_its_line_and_key() {
             complaint.starts_with(expected),
             "{text}\n got: {complaint}\nwant: {expected}"
         );
+        assert!(!complaint.contains("sk-secret"), "{complaint}");
     }
 }
 
