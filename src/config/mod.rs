@@ -200,6 +200,8 @@ fn server_settings(
     let tls_certificate = file(&settings.tls_certificate, "server.tls_certificate")?;
     let tls_key = file(&settings.tls_key, "server.tls_key")?;
     scope.at_least("server.connections", settings.connections as u64, 1)?;
+    scope.at_least("server.handshakes", settings.handshakes as u64, 1)?;
+    settings.check(scope)?;
     Ok(ServerSettings {
         token_file,
         tls_certificate,
