@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::config::ToolKind;
+
 mod server;
 mod sessions;
 
@@ -157,6 +159,51 @@ pub(super) enum PermissionsCommand {
     List(JsonArguments),
     /// Forget an answer, so that the next question is asked again.
     Revoke(PermissionsRevokeArguments),
+    /// What would be answered to a request, and why: no agent is started or asked.
+    ///
+    /// Exits with 0 if the request is allowed, with 3 if it is refused, and with 6 if
+    /// you are asked; with 0 for all requests of a session together.
+    Test(PermissionsTestArguments),
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct PermissionsTestArguments {
+    /// The agent that asks; the configured default if left out.
+    #[arg(long, value_name = "NAME", conflicts_with = "session")]
+    pub(super) agent: Option<String>,
+    /// The folder that the session works in; the current one if left out.
+    #[arg(long, value_name = "FOLDER", conflicts_with = "session")]
+    pub(super) cwd: Option<PathBuf>,
+    /// The kind of the tool call; `execute` if left out where there is a command, else
+    /// not said.
+    #[arg(long, value_name = "KIND", conflicts_with = "session", value_parser = tool_kind)]
+    pub(super) kind: Option<ToolKind>,
+    /// Its title.
+    #[arg(long, value_name = "TEXT", conflicts_with = "session")]
+    pub(super) title: Option<String>,
+    /// Its command line.
+    #[arg(long, value_name = "LINE", conflicts_with = "session")]
+    pub(super) command: Option<String>,
+    /// A file that it names, absolute or in the folder; may be repeated.
+    #[arg(long, value_name = "PATH", conflicts_with = "session")]
+    pub(super) path: Vec<String>,
+    /// Take each request that the agent of this stored session made instead, as if
+    /// it came now. Its id, or as much of it as is unique.
+    #[arg(long, value_name = "ID")]
+    pub(super) session: Option<String>,
+    /// Take its last request only.
+    #[arg(long, requires = "session")]
+    pub(super) last: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+fn tool_kind(name: &str) -> Result<ToolKind, String> {
+    ToolKind::named(name).ok_or_else(|| {
+        "the kinds are read, edit, delete, move, search, execute, think, fetch, switch_mode, other"
+            .to_owned()
+    })
 }
 
 #[derive(Debug, Clone, Args)]

@@ -18,6 +18,8 @@ pub const REFUSED: Code = Code(3);
 pub const CANCELLED: Code = Code(4);
 /// The agent or its VM failed.
 pub const AGENT: Code = Code(5);
+/// A person is to decide.
+pub const ASKED: Code = Code(6);
 
 /// A command that cannot be meant so; says what would be right.
 #[derive(Debug, thiserror::Error)]

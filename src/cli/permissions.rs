@@ -1,6 +1,8 @@
 //! `acpbox permissions`: answers for always that are remembered, and how to take
 //! them back. Works beside other acpbox processes, which look anew each time.
 
+mod trial;
+
 use std::path::Path;
 
 use serde::Serialize;
@@ -21,6 +23,7 @@ pub(super) fn run(global: &Global, command: &PermissionsCommand) -> anyhow::Resu
         let code = match command {
             PermissionsCommand::List(arguments) => list(&store, arguments).await?,
             PermissionsCommand::Revoke(arguments) => revoke(&store, arguments).await?,
+            PermissionsCommand::Test(arguments) => trial::run(&context, &store, arguments).await?,
         };
         store.close().await?;
         Ok(code)

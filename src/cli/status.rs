@@ -45,6 +45,9 @@ fn show(status: &ServerStatus, output: &mut Output) -> anyhow::Result<()> {
         status.database.display(),
     );
     output.line(&printable_line(&head))?;
+    for warning in &status.warnings {
+        output.line(&printable_line(&format!("warning: {warning}")))?;
+    }
     section(output, "sessions", status.sessions.is_empty())?;
     if !status.sessions.is_empty() {
         let header = [

@@ -29,7 +29,9 @@ pub use file::nearest;
 pub use hooks::Hooks;
 pub use limits::Limits;
 pub use paths::Paths;
-pub use permissions::{Decision, PathPattern, Permissions, Rule, TextPattern, ToolKind};
+pub use permissions::{
+    Decision, PathPattern, Permissions, PermissionsFile, Rule, TextPattern, ToolKind,
+};
 pub use plan::{GUEST_HOME, Guest, VmPlan};
 pub use protected::DEFAULT_PROTECTED;
 pub use restore::Restore;
@@ -166,6 +168,14 @@ impl Config {
                 ..paths
             },
         })
+    }
+
+    /// Where `permissions` can be read again.
+    pub fn permissions_file(&self) -> PermissionsFile {
+        PermissionsFile {
+            file: self.paths.config_file.clone(),
+            home: self.home.clone(),
+        }
     }
 
     /// The names of the VMs that the file declares, without `default`.

@@ -14,6 +14,9 @@ use super::{ConfigError, units};
 /// the evening is still there in the morning.
 const UNANSWERED: Duration = Duration::from_secs(12 * 3600);
 
+/// A file that is longer was written by no person.
+const FILE_BYTES: u64 = 4 * 1024 * 1024;
+
 /// What becomes of agents' questions.
 #[derive(Debug, Clone)]
 pub struct Permissions {
@@ -140,6 +143,52 @@ impl Default for Table {
             default: settings.default,
             unanswered: units::Patience(settings.unanswered),
             remember: settings.remember,
+        }
+    }
+}
+
+/// The file that has `[permissions]`, to be read again while acpbox runs.
+#[derive(Debug, Clone)]
+pub struct PermissionsFile {
+    pub(super) file: PathBuf,
+    pub(super) home: PathBuf,
+}
+
+impl PermissionsFile {
+    pub fn path(&self) -> &Path {
+        &self.file
+    }
+
+    /// What the file says now.
+    ///
+    /// # Errors
+    /// When it is not there, is no file of a sensible size, or is wrong; says where.
+    pub fn read(&self) -> Result<Permissions, ConfigError> {
+        let wrong = |source| ConfigError::Read {
+            file: self.file.clone(),
+            source,
+        };
+        let found = std::fs::metadata(&self.file).map_err(wrong)?;
+        if !found.is_file() || found.len() > FILE_BYTES {
+            let what = format!("it is no file of at most {FILE_BYTES} bytes");
+            return Err(wrong(std::io::Error::other(what)));
+        }
+        let text = std::fs::read_to_string(&self.file).map_err(wrong)?;
+        let scope = Scope {
+            file: &self.file,
+            home: &self.home,
+        };
+        scope.permissions(super::file::parse(&text, &self.file)?.permissions)
+    }
+}
+
+impl Decision {
+    /// Its name in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Decision::Ask => "ask",
+            Decision::Allow => "allow",
+            Decision::Deny => "deny",
         }
     }
 }

@@ -65,6 +65,7 @@ async fn status(host: &Host, observed: &Observed) -> Result<ServerStatus, Failur
             turns: written.turns,
             clients: observed.clients.count(),
         },
+        warnings: host.rules.problem().into_iter().collect(),
     })
 }
 

@@ -8,6 +8,7 @@ use super::hooks::Hooks;
 use super::index::Indexer;
 use super::registry::Registry;
 use super::restarts::Restarts;
+use super::rules::Rules;
 use super::vms::Vms;
 use crate::agent::catalog::Catalog;
 use crate::config::{Config, Environment, Limits};
@@ -22,6 +23,7 @@ pub struct Host {
     pub registry: Registry,
     pub indexer: Indexer,
     pub restarts: Arc<Restarts>,
+    pub rules: Arc<Rules>,
     /// Whether further clients may come, as long as this process runs.
     is_served: AtomicBool,
     pub hooks: Option<Arc<Hooks>>,
@@ -75,6 +77,7 @@ impl Host {
         let indexer = Indexer::start(store.clone());
         let restarts = Arc::new(Restarts::new(&config.limits));
         let hooks = Hooks::start(&config.hooks, &environment);
+        let rules = Rules::new(&config, &catalog);
         Arc::new(Host {
             config,
             environment,
@@ -84,6 +87,7 @@ impl Host {
             registry,
             indexer,
             restarts,
+            rules,
             is_served: AtomicBool::new(false),
             hooks,
         })

@@ -16,6 +16,7 @@ use super::host::Bounds;
 use super::registry::Lease;
 use super::restarts::Restarts;
 use super::roots::Roots;
+use super::rules::Rules;
 use super::state::{OwnError, State, Waiting};
 use super::terminal::Terminals;
 pub use super::unclaimed::Unclaimed;
@@ -23,7 +24,6 @@ use super::vms::Usage;
 use crate::acp::methods;
 use crate::acp::{Failure, Phase};
 use crate::agent::process::AgentProcess;
-use crate::config::Permissions;
 use crate::rpc::connection::Refused;
 use crate::rpc::{Room, message};
 use crate::store::{Direction, Store};
@@ -47,7 +47,7 @@ pub struct Live {
     pub(super) agent: AgentProcess,
     pub(super) store: Store,
     pub(super) bounds: Bounds,
-    pub(super) permissions: Arc<Permissions>,
+    pub(super) rules: Arc<Rules>,
     pub(super) terminals: Terminals,
     /// What commands in terminals get: the agent's environment without its secrets.
     pub(super) base_environment: BTreeMap<String, String>,
@@ -114,7 +114,7 @@ pub struct Parts {
     pub vm: Arc<dyn Vm>,
     pub store: Store,
     pub bounds: Bounds,
-    pub permissions: Arc<Permissions>,
+    pub rules: Arc<Rules>,
     pub base_environment: BTreeMap<String, String>,
     pub meta: Option<serde_json::Value>,
     pub lease: Option<Lease>,
@@ -139,7 +139,7 @@ impl Live {
             store: parts.store,
             terminals: Terminals::new(parts.bounds.terminal_bytes, first_terminal(&parts.state)),
             bounds: parts.bounds,
-            permissions: parts.permissions,
+            rules: parts.rules,
             initialized: Mutex::new("{}".into()),
             roots: Mutex::default(),
             asked: Mutex::default(),

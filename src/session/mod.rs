@@ -39,6 +39,7 @@ pub mod turns;
 pub mod callbacks;
 pub mod policy;
 pub mod permission;
+pub mod rules;
 mod unanswered;
 pub mod asking;
 pub mod delivery;

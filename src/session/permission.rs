@@ -12,7 +12,7 @@ use crate::acp::extension::PermissionDecided;
 use crate::acp::methods::{self, response_kind};
 use crate::config::Decision;
 use crate::rpc::{message, splice};
-use crate::store::{Direction, PermissionRow};
+use crate::store::Direction;
 use crate::transcript::printable_line;
 
 /// Characters of a client's odd answer that are told.
@@ -105,8 +105,8 @@ impl Live {
                 let options = params.and_then(|params| splice::member(params, "options"));
                 let offered = Offered::read(options);
                 let remembered = |subject: &Subject| self.remembered(subject);
-                match policy::decide(&self.permissions, &request, &offered, remembered) {
-                    Verdict::Ask { subject } => Consent::new(subject, &offered),
+                match policy::decide(&self.rules.current(), &request, &offered, remembered) {
+                    Verdict::Ask { subject, .. } => Consent::new(subject, &offered),
                     Verdict::Decided {
                         decision,
                         by,
@@ -115,7 +115,7 @@ impl Live {
                         let params = PermissionDecided {
                             session_id: self.id.to_string(),
                             tool_call_id: tool_call_id(params),
-                            decision: word(decision).to_owned(),
+                            decision: decision.name().to_owned(),
                             rule: matches_rule(by),
                             remembered: match by {
                                 Authority::Remembered(id) => Some(id),
@@ -148,8 +148,10 @@ impl Live {
         let Some((subject, decision)) = consent.settled(splice::member(response, "result")) else {
             return;
         };
-        let mut row = self.row_of(&subject);
-        row.decision = word(decision).to_owned();
+        let mut row = subject.row(&self.agent_name, self.roots().workspace());
+        row.created = now();
+        row.session = self.id.to_string();
+        row.decision = decision.name().to_owned();
         if let Err(error) = self.store.remember_permission(&row).await {
             tracing::warn!(%error, "an answer for always could not be remembered");
         }
@@ -157,28 +159,12 @@ impl Live {
 
     /// What was answered for always. What cannot be read was not.
     fn remembered(&self, subject: &Subject) -> Option<(i64, Decision)> {
-        let found = self.store.permission_for(&self.row_of(subject));
-        let row = found.unwrap_or_else(|error| {
+        let workspace = self.roots().workspace().to_owned();
+        let found = subject.remembered(&self.store, &self.agent_name, &workspace);
+        found.unwrap_or_else(|error| {
             tracing::warn!(%error, "remembered answers could not be read");
             None
-        })?;
-        let decision = [Decision::Allow, Decision::Deny];
-        let decision = decision.into_iter().find(|it| word(*it) == row.decision);
-        Some((row.id, decision?))
-    }
-
-    fn row_of(&self, subject: &Subject) -> PermissionRow {
-        PermissionRow {
-            id: 0,
-            agent: self.agent_name.clone(),
-            workspace: self.roots().workspace().to_owned(),
-            kind: subject.kind.to_owned(),
-            scope: subject.scope.to_owned(),
-            subject: subject.text.clone(),
-            decision: String::new(),
-            created: now(),
-            session: self.id.to_string(),
-        }
+        })
     }
 }
 
@@ -194,14 +180,6 @@ fn tool_call_id(params: Option<&str>) -> Option<String> {
     splice::member(call, "toolCallId")
         .and_then(message::string)
         .map(std::borrow::Cow::into_owned)
-}
-
-fn word(decision: Decision) -> &'static str {
-    match decision {
-        Decision::Ask => "ask",
-        Decision::Allow => "allow",
-        Decision::Deny => "deny",
-    }
 }
 
 /// A time as the configuration spells it.

@@ -9,6 +9,7 @@ use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::policy::Place;
+use crate::config::VmPlan;
 
 /// A session's folders, each pinned by a descriptor when the session began, so
 /// that a folder swapped later is not followed.
@@ -50,6 +51,19 @@ impl Roots {
             protected,
             ..Roots::default()
         }
+    }
+
+    /// The folders of a session in the VM of a plan, as the plan names them and as
+    /// the client does.
+    pub fn of(plan: &VmPlan, cwd: &Path, additional_directories: &[PathBuf]) -> Roots {
+        let mut folders = vec![plan.cwd.clone(), cwd.to_owned()];
+        folders.extend(plan.additional_directories.iter().cloned());
+        folders.extend(additional_directories.iter().cloned());
+        folders.dedup();
+        let holds = |workspace: &&PathBuf| plan.cwd.starts_with(workspace);
+        let workspace = plan.spec.workspaces.iter().find(holds);
+        Roots::pin(folders, plan.spec.protected.clone())
+            .at(plan.cwd.clone(), workspace.unwrap_or(&plan.cwd).clone())
     }
 
     /// Where the session works, for those who ask; both canonical.

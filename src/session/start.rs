@@ -1,7 +1,6 @@
 //! An agent is started: its VM, its process, its answer to `initialize`.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::asked::Asked;
@@ -67,14 +66,7 @@ impl Host {
 
     /// The session's folders, as the client and as the VM name them.
     pub(super) fn roots(&self, plan: &VmPlan, asked: &Asked) -> Roots {
-        let mut folders = vec![plan.cwd.clone(), asked.cwd.clone()];
-        folders.extend(plan.additional_directories.iter().cloned());
-        folders.extend(asked.additional_directories.iter().cloned());
-        folders.dedup();
-        let holds = |workspace: &&PathBuf| plan.cwd.starts_with(workspace);
-        let workspace = plan.spec.workspaces.iter().find(holds);
-        Roots::pin(folders, plan.spec.protected.clone())
-            .at(plan.cwd.clone(), workspace.unwrap_or(&plan.cwd).clone())
+        Roots::of(plan, &asked.cwd, &asked.additional_directories)
     }
 
     /// Boots the VM if need be, starts the agent in it and initializes it.
@@ -199,7 +191,7 @@ impl Host {
             vm: running.vm,
             store: self.store.clone(),
             bounds,
-            permissions: Arc::clone(&self.config.permissions),
+            rules: Arc::clone(&self.rules),
             base_environment,
             meta: delivery.meta,
             lease,

@@ -13,7 +13,7 @@ impl Live {
     /// Starts the time that the answer to a question may take; it ends with the
     /// guard. `None` where it may take for ever.
     pub(super) fn wait_for_answer(self: &Arc<Self>, seq: i64) -> Option<DropGuard> {
-        let patience = self.permissions.unanswered?;
+        let patience = self.rules.current().unanswered?;
         let token = CancellationToken::new();
         let guard = token.clone().drop_guard();
         let live = Arc::downgrade(self);

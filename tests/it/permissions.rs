@@ -3,6 +3,7 @@
 
 mod answers;
 mod deceptive;
+mod trial;
 
 use std::process::Output;
 use std::time::Duration;

@@ -31,6 +31,10 @@ pub struct ServerStatus {
     /// The clients that are connected, in the order in which they came.
     pub clients: Vec<ClientStatus>,
     pub totals: Totals,
+    /// What is wrong and keeps nobody from working: a configuration file that was
+    /// changed and cannot be read, say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]

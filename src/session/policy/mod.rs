@@ -33,8 +33,58 @@ pub enum Verdict {
         /// The chosen option's id; `None` answers as cancelled.
         option: Option<String>,
     },
-    /// `subject` is what an answer for always is to be remembered for, if it is.
-    Ask { subject: Option<Subject> },
+    Ask {
+        by: Authority,
+        why: Why,
+        /// What an answer for always is to be remembered for, if it is.
+        subject: Option<Subject>,
+    },
+}
+
+/// Why a person is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// It is to be so.
+    Told,
+    /// It cannot be told whether a rule fits that denies or asks.
+    Unsure,
+    /// It would be allowed, but something of the request is not what it looks.
+    Deceptive,
+    /// It would be allowed, but no option is clearly the one to say so.
+    Options,
+}
+
+/// How a rule compares with a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compared {
+    /// From 1.
+    pub number: usize,
+    pub fit: Fit,
+    /// The conditions, by their names in the configuration, that decide that: none
+    /// where all fit.
+    pub conditions: Vec<&'static str>,
+}
+
+/// Compares a request with the rules, up to the one that decides it.
+pub fn compare(settings: &Permissions, request: &Request) -> Vec<Compared> {
+    let mut all = Vec::new();
+    for (number, rule) in (1..).zip(&settings.rules) {
+        let conditions = conditions(rule, request);
+        let fit = least(&conditions);
+        let deciding = conditions.iter().filter(|(_, it)| *it == fit);
+        all.push(Compared {
+            number,
+            fit,
+            conditions: match fit {
+                Fit::Yes => Vec::new(),
+                _ => deciding.map(|(name, _)| *name).collect(),
+            },
+        });
+        if outcome(fit, rule).is_some() {
+            break;
+        }
+    }
+    all
 }
 
 /// Decides a request. `remembered` finds an earlier answer for the same thing.
@@ -45,13 +95,13 @@ pub fn decide(
     remembered: impl FnOnce(&Subject) -> Option<(i64, Decision)>,
 ) -> Verdict {
     let mut subject = None;
-    let (by, decision, always) = match first_rule(settings, request) {
-        Some((number, decision, always)) => (Authority::Rule(number), decision, always),
+    let (by, (decision, why), always) = match first_rule(settings, request) {
+        Some((number, outcome, always)) => (Authority::Rule(number), outcome, always),
         None => {
             subject = request.subject().filter(|_| settings.remember);
             match subject.as_ref().and_then(remembered) {
-                Some((id, decision)) => (Authority::Remembered(id), decision, false),
-                None => (Authority::Default, settings.default, false),
+                Some((id, decision)) => (Authority::Remembered(id), (decision, Why::Told), false),
+                None => (Authority::Default, (settings.default, Why::Told), false),
             }
         }
     };
@@ -67,32 +117,51 @@ pub fn decide(
                 by,
                 option: Some(choice.id.clone()),
             },
-            None => Verdict::Ask { subject },
+            None => {
+                let why = Why::Options;
+                Verdict::Ask { by, why, subject }
+            }
         },
-        Decision::Allow | Decision::Ask => Verdict::Ask { subject },
+        Decision::Allow => {
+            let why = Why::Deceptive;
+            Verdict::Ask { by, why, subject }
+        }
+        Decision::Ask => Verdict::Ask { by, why, subject },
     }
 }
 
 /// The first rule that fits: its number, what it decides, and its `always`.
-fn first_rule(settings: &Permissions, request: &Request) -> Option<(usize, Decision, bool)> {
-    (1..)
-        .zip(&settings.rules)
-        .find_map(|(number, rule)| match (fits(rule, request), rule.decide) {
-            (Fit::Yes, decision) => Some((number, decision, rule.always)),
-            (Fit::Unknown, Decision::Deny | Decision::Ask) => Some((number, Decision::Ask, false)),
-            (Fit::Unknown, Decision::Allow) | (Fit::No, _) => None,
-        })
+fn first_rule(settings: &Permissions, request: &Request) -> Option<(usize, (Decision, Why), bool)> {
+    (1..).zip(&settings.rules).find_map(|(number, rule)| {
+        let outcome = outcome(least(&conditions(rule, request)), rule)?;
+        Some((number, outcome, rule.always))
+    })
+}
+
+/// What a rule decides that fits so.
+fn outcome(fit: Fit, rule: &Rule) -> Option<(Decision, Why)> {
+    match (fit, rule.decide) {
+        (Fit::Yes, decision) => Some((decision, Why::Told)),
+        (Fit::Unknown, Decision::Deny | Decision::Ask) => Some((Decision::Ask, Why::Unsure)),
+        (Fit::Unknown, Decision::Allow) | (Fit::No, _) => None,
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Fit {
+pub enum Fit {
     No,
     Unknown,
     Yes,
 }
 
-/// The least that any of the rule's conditions says.
-fn fits(rule: &Rule, request: &Request) -> Fit {
+/// A rule fits as the least of its conditions does.
+fn least(conditions: &[(&'static str, Fit)]) -> Fit {
+    let fits = conditions.iter().map(|(_, fit)| *fit);
+    fits.min().unwrap_or(Fit::Yes)
+}
+
+/// What each of the rule's conditions says, by its name in the configuration.
+fn conditions(rule: &Rule, request: &Request) -> Vec<(&'static str, Fit)> {
     let call = &request.call;
     let is_allowing = rule.decide == Decision::Allow;
     let agent = rule
@@ -134,8 +203,16 @@ fn fits(rule: &Rule, request: &Request) -> Fit {
         Said::Nothing if !call.may_touch_files() => Fit::No,
         Said::Nothing | Said::Unclear => Fit::Unknown,
     });
-    let conditions = [agent, workspace, kind, title, command, path];
-    conditions.into_iter().flatten().min().unwrap_or(Fit::Yes)
+    let conditions = [
+        ("agent", agent),
+        ("workspace", workspace),
+        ("kind", kind),
+        ("title", title),
+        ("command", command),
+        ("path", path),
+    ];
+    let set = conditions.into_iter();
+    set.filter_map(|(name, fit)| Some((name, fit?))).collect()
 }
 
 fn sure(fits: bool) -> Fit {

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::config::ToolKind;
+use crate::config::{Decision, ToolKind};
 use crate::rpc::message;
 use crate::rpc::splice::{self, Member};
+use crate::store::{PermissionRow, Store, StoreError};
 use crate::transcript::printable;
 
 /// Tool calls of a session that are remembered: agents ask soon after they tell
@@ -96,6 +97,38 @@ impl<T> Said<T> {
         if let Some(raw) = raw.filter(|raw| *raw != "null") {
             *self = read(raw).map_or(Said::Unclear, Said::This);
         }
+    }
+}
+
+impl Subject {
+    /// What it is remembered as for an agent in a workspace; without an answer.
+    pub fn row(&self, agent: &str, workspace: &Path) -> PermissionRow {
+        PermissionRow {
+            id: 0,
+            agent: agent.to_owned(),
+            workspace: workspace.to_owned(),
+            kind: self.kind.to_owned(),
+            scope: self.scope.to_owned(),
+            subject: self.text.clone(),
+            decision: String::new(),
+            created: 0,
+            session: String::new(),
+        }
+    }
+
+    /// The answer for always that is remembered for an agent in a workspace, and its id.
+    pub fn remembered(
+        &self,
+        store: &Store,
+        agent: &str,
+        workspace: &Path,
+    ) -> Result<Option<(i64, Decision)>, StoreError> {
+        let Some(row) = store.permission_for(&self.row(agent, workspace))? else {
+            return Ok(None);
+        };
+        let decisions = [Decision::Allow, Decision::Deny];
+        let decision = decisions.into_iter().find(|it| it.name() == row.decision);
+        Ok(decision.map(|decision| (row.id, decision)))
     }
 }
 
