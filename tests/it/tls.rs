@@ -21,6 +21,8 @@ use crate::serve::{Peer, Server, command};
 use crate::support::setup::Setup;
 use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
 
+mod remote;
+mod renewal;
 mod wire;
 
 use wire::{Certified, Wire, tcp};
