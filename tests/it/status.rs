@@ -225,7 +225,7 @@ fn status_says_how_to_start_a_server_where_none_runs() {
 fn who_looks_on_and_who_lags_is_told() {
     let setup = Setup::host();
     let mut flood = chunk(&"x".repeat(1000));
-    flood["repeat"] = json!(40_000);
+    flood["repeat"] = json!(20_000);
     setup.script(&[expect_prompt(), flood, end_turn()]);
     let mut server = Server::start(&setup, &[]);
     server.address();

@@ -87,7 +87,7 @@ fn what_is_asked_can_be_declined_or_cancelled_and_a_page_is_shown_with_its_host(
     let setup = Setup::host();
     let name = json!({"name": {"type": "string"}});
     let page = |id: &str| {
-        let url = "https://good.example.org@evil.example.org/login";
+        let url = "https://bank.example.com@example.org/login";
         ask(
             id,
             json!({"mode": "url", "message": "Log in", "url": url, "elicitationId": id}),
@@ -125,11 +125,11 @@ fn what_is_asked_can_be_declined_or_cancelled_and_a_page_is_shown_with_its_host(
     answer(&mut attached, "y\n");
     attached.wait_for("must be answered in another client");
     answer(&mut attached, "/cancel\n");
-    attached.wait_for("is for you to open, at evil.example.org; nothing opens it");
+    attached.wait_for("is for you to open, at example.org; nothing opens it");
     answer(&mut attached, "y\n");
     assert!(wait_until(|| attached
         .shown()
-        .matches("evil.example.org;")
+        .matches("example.org;")
         .count()
         == 2));
     answer(&mut attached, "n\n");

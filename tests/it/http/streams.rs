@@ -155,19 +155,14 @@ fn wrong_requests_are_refused_with_what_is_wrong() {
         "`jsonrpc` must be \"2.0\"\n",
     );
     let batch = web.post(&[connection], "[]");
-    // As ACP's remote transport has it.
     assert_eq!(batch.status, 501);
     let batch: Value = serde_json::from_str(&batch.body).unwrap();
     assert_eq!(
         (batch["error"]["code"].as_i64(), &batch["id"]),
         (Some(-32600), &Value::Null)
     );
-    assert!(
-        batch["error"]["message"]
-            .as_str()
-            .unwrap()
-            .contains("batches")
-    );
+    let said = batch["error"]["message"].as_str().unwrap();
+    assert!(said.contains("batches"));
     let broken = web.post(&[connection], "{");
     assert_eq!((broken.status, broken.body.contains("-32700")), (400, true));
 

@@ -117,7 +117,10 @@ fn the_token_is_in_no_log_and_not_in_the_database() {
         let timeout = Some(std::time::Duration::from_secs(5));
         stream.set_read_timeout(timeout).unwrap();
         stream.write_all(bytes.as_bytes()).unwrap();
-        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        // One of HTTP that closes its side may be taken for one that has left.
+        if address == tcp {
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+        }
         let mut answer = String::new();
         let _ = stream.read_to_string(&mut answer);
         answer
