@@ -122,6 +122,11 @@ impl Stream {
         }
     }
 
+    /// Whoever types on the same terminal has ended the line that was open.
+    pub(super) fn was_ended(&mut self) {
+        self.line_breaks = self.line_breaks.map(|there| there.max(1));
+    }
+
     /// Whether the last line is not ended.
     pub(super) fn is_mid_line(&self) -> bool {
         self.line_breaks == Some(0)

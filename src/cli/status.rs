@@ -7,9 +7,12 @@ use super::output::Output;
 use super::remote::{self, Remote};
 use super::table;
 use crate::acp::extension::{
-    Activity, ClientStatus, ServerStatus, SessionStatus, VmState, VmStatus,
+    Activity, ClientStatus, Following, Role, ServerStatus, SessionStatus, VmState, VmStatus,
 };
 use crate::transcript::printable_line;
+
+/// Sessions of one client that are named.
+const NAMED: usize = 3;
 
 pub(super) fn run(global: &Global, arguments: &StatusArguments) -> anyhow::Result<Code> {
     let context = Context::new(global, None, None)?;
@@ -129,9 +132,33 @@ fn client(client: &ClientStatus) -> table::Cells {
         table::age(client.since),
         format!("{}", indicatif::BinaryBytes(client.queued_bytes as u64)),
         name,
-        counted(client.sessions.len() as u64, "session"),
+        follows(&client.follows),
         client.peer.clone(),
     ]
+}
+
+/// Sessions by as much of their ids as is mostly unique, and what is special.
+fn follows(follows: &[Following]) -> String {
+    let one = |following: &Following| {
+        let id = following.session_id.get(..13);
+        let id = id.unwrap_or(&following.session_id);
+        let mut notes = Vec::new();
+        if following.role == Role::Observer {
+            notes.push("observer".to_owned());
+        }
+        if following.behind > 0 {
+            notes.push(format!("{} behind", counted(following.behind, "event")));
+        }
+        match notes.is_empty() {
+            true => id.to_owned(),
+            false => format!("{id} ({})", notes.join(", ")),
+        }
+    };
+    let mut named: Vec<String> = follows.iter().take(NAMED).map(one).collect();
+    if follows.len() > NAMED {
+        named.push(format!("{} more", follows.len() - NAMED));
+    }
+    named.join(", ")
 }
 
 fn counted(count: u64, noun: &str) -> String {

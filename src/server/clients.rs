@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::http::outgoing::Budget;
 use crate::session::Client;
 use crate::session::state::now;
 
@@ -24,6 +25,8 @@ pub struct Connected {
     pub peer: Arc<str>,
     /// Milliseconds since 1970.
     pub since: i64,
+    /// What waits for its event streams, if it has some.
+    pub budget: Option<Arc<Budget>>,
 }
 
 /// A client's place in the list; it is off the list when this is dropped.
@@ -35,7 +38,12 @@ pub struct Place {
 
 impl Clients {
     /// Puts a client on the list.
-    pub fn enter(self: &Arc<Self>, client: &Arc<Client>, peer: &str) -> Place {
+    pub fn enter(
+        self: &Arc<Self>,
+        client: &Arc<Client>,
+        peer: &str,
+        budget: Option<Arc<Budget>>,
+    ) -> Place {
         let mut list = self.list();
         list.last += 1;
         let number = list.last;
@@ -43,6 +51,7 @@ impl Clients {
             client: Arc::clone(client),
             peer: peer.into(),
             since: now(),
+            budget,
         };
         list.connected.insert(number, connected);
         Place {

@@ -14,6 +14,7 @@ use tracing::Instrument as _;
 use super::Server;
 use super::admission::Seat;
 use super::dispatch::session_span;
+use super::http::outgoing::Budget;
 use super::listen::Token;
 use crate::rpc::codec::{Decoder, Frame};
 use crate::rpc::message::{self, Malformed};
@@ -55,6 +56,8 @@ pub struct Gate {
     pub framing: Option<Framing>,
     /// What it may have to give up before it is known; for one of this process's own, none.
     pub seat: Option<Arc<Seat>>,
+    /// What waits for it behind this connection, if anything does.
+    pub budget: Option<Arc<Budget>>,
 }
 
 /// A client's connection as handlers see it.
@@ -106,7 +109,9 @@ where
     };
     let mut reader = BatchReader::new(input, decoder);
     let client = &connection.client;
-    let place = (connection.server.observed.clients).enter(client, &connection.gate.peer);
+    let budget = connection.gate.budget.clone();
+    let clients = &connection.server.observed.clients;
+    let place = clients.enter(client, &connection.gate.peer, budget);
     let (number, peer) = (place.number, &connection.gate.peer);
     let span = tracing::error_span!("client", number, peer);
     let ending = tokio::select! {
@@ -236,7 +241,7 @@ impl Connection {
         let _ = tokio::time::timeout(FAREWELL, complaint).await;
     }
 
-    async fn complain(&self, id: &str, code: i32, what: String) {
+    pub(super) async fn complain(&self, id: &str, code: i32, what: String) {
         let error = jsonrpsee_types::ErrorObjectOwned::owned(code, what, None::<()>);
         let _ = self.client.outbox.send(&message::error(id, &error)).await;
     }
@@ -294,6 +299,13 @@ impl Connection {
             .get(id)
             .inspect(|token| token.cancel())
             .is_some()
+    }
+
+    /// Whether a request of this raw id is not answered yet.
+    pub fn owes_answer(&self, id: &str) -> bool {
+        let mut agents = self.server.host.registry.all();
+        agents.extend(self.client.parked());
+        self.running().contains_key(id) || agents.iter().any(|it| it.owes_answer(&self.client, id))
     }
 
     fn running(&self) -> MutexGuard<'_, HashMap<Box<str>, CancellationToken>> {

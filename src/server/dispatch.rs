@@ -21,6 +21,9 @@ use crate::session::sleep::Visit;
 /// Longer ids are none of acpbox's, and would make long lines in logs.
 const SESSION_ID_BYTES: usize = 64;
 
+/// As much of a request's id as an error shows.
+const SHOWN_ID_BYTES: usize = 64;
+
 /// What a handler says: a raw result, or that it has answered already.
 pub enum Answer {
     Result(String),
@@ -111,6 +114,15 @@ impl Connection {
                 Err(Failure::new(Phase::Request, INVALID_REQUEST, what).into()),
             )
             .await;
+            return;
+        }
+        if self.owes_answer(id) {
+            // Under its own id the error would be taken for the answer to the other one.
+            let shown = id.get(..SHOWN_ID_BYTES).unwrap_or(id);
+            let what = format!(
+                "Invalid Request: `{method}` has the id {shown} of a request that is not answered yet, and was not carried out; give each request an id of its own"
+            );
+            self.complain("null", INVALID_REQUEST, what).await;
             return;
         }
         let request = || Request::new(text, id, method, params);

@@ -191,6 +191,7 @@ impl Accepting {
             peer: accepted.peer.clone(),
             framing: None,
             seat: Some(seat),
+            budget: None,
         };
         tracing::debug!(peer = accepted.peer, "a client connected");
         let (server, shutdown) = (Arc::clone(&self.server), self.shutdown.clone());

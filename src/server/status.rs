@@ -8,7 +8,7 @@ use super::Server;
 use super::clients::{Clients, Connected};
 use super::extension;
 use crate::acp::Failure;
-use crate::acp::extension::{ClientStatus, ServerStatus, ServerStatusRequest, Totals};
+use crate::acp::extension::{ClientStatus, Following, ServerStatus, ServerStatusRequest, Totals};
 use crate::rpc::{message, splice};
 use crate::session::Host;
 use crate::session::status::milliseconds;
@@ -79,15 +79,18 @@ fn clients(host: &Host, clients: &Clients) -> Vec<ClientStatus> {
         };
         let follows = lives
             .iter()
-            .filter(|live| live.is_followed_by(&connected.client));
+            .filter_map(|live| live.following(&connected.client));
+        let follows: Vec<Following> = follows.collect();
+        let elsewhere = connected.budget.as_ref().map_or(0, |budget| budget.held());
         ClientStatus {
             number,
             name: info("title").or_else(|| info("name")),
             version: info("version"),
             peer: connected.peer.to_string(),
             since: connected.since,
-            queued_bytes: connected.client.outbox.queued_bytes(),
-            sessions: follows.map(|live| live.id.to_string()).collect(),
+            queued_bytes: connected.client.outbox.queued_bytes() + elsewhere,
+            sessions: follows.iter().map(|it| it.session_id.clone()).collect(),
+            follows,
         }
     };
     clients.all().into_iter().map(status).collect()

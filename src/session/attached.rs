@@ -46,6 +46,14 @@ impl Attached {
         matches!(self.pace, Pace::Live { .. })
     }
 
+    /// How far it is, if it lags behind.
+    pub(super) fn lag(&self) -> Option<&Lag> {
+        match &self.pace {
+            Pace::Lagging(lag) => Some(lag),
+            Pace::Live { .. } => None,
+        }
+    }
+
     pub fn is_reading(&self) -> bool {
         self.is_live() && self.is_there()
     }

@@ -53,6 +53,10 @@ impl Lag {
         self.kept.push_back((behind, bytes));
     }
 
+    pub(super) fn cursor(&self) -> i64 {
+        self.cursor
+    }
+
     pub(super) fn kept_bytes(&self) -> usize {
         self.kept_bytes
     }

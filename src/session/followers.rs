@@ -114,6 +114,16 @@ impl Live {
             || askers.any(|asker| Arc::ptr_eq(&asker.client, client))
     }
 
+    /// Whether a client's request of this raw id is not answered yet.
+    pub fn owes_answer(&self, client: &Arc<Client>, raw_id: &str) -> bool {
+        let state = self.state();
+        let is_it = |waiting: &Waiting| matches!(waiting, Waiting::Client { client: theirs, id, .. } if Arc::ptr_eq(theirs, client) && &**id == raw_id);
+        let waiting = state.queue.iter().flat_map(|prompt| &prompt.askers);
+        let joined = state.turn.iter().flat_map(|turn| &turn.joined);
+        let mut askers = waiting.chain(joined);
+        state.pending.find(is_it).is_some() || askers.any(|asker| asker.is(client, raw_id))
+    }
+
     pub(super) fn set_asked(&self, asked: &Asked) {
         *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked.clone());
     }

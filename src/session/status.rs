@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::catch_up::Lag;
 use super::client::Client;
 use super::host::Host;
 use super::live::Live;
 use super::state::now;
-use crate::acp::extension::{Activity, SessionStatus};
+use crate::acp::extension::{Activity, Following, SessionStatus};
 use crate::store::{SessionFilter, SessionRow, StoreError};
 
 impl Live {
@@ -36,13 +37,19 @@ impl Live {
         }
     }
 
-    /// Whether a client follows the session.
-    pub fn is_followed_by(&self, client: &Arc<Client>) -> bool {
+    /// How a client follows the session, if it does.
+    pub fn following(&self, client: &Arc<Client>) -> Option<Following> {
         let state = self.state();
-        state
-            .clients
-            .iter()
-            .any(|known| Arc::ptr_eq(&known.client, client))
+        let mut clients = state.clients.iter();
+        let attached = clients.find(|known| Arc::ptr_eq(&known.client, client))?;
+        let lag = attached.lag();
+        let behind = lag.map_or(0, |lag| state.shown.saturating_sub(lag.cursor()));
+        Some(Following {
+            session_id: self.id.to_string(),
+            role: attached.role,
+            behind: u64::try_from(behind).unwrap_or(0),
+            kept_bytes: lag.map_or(0, Lag::kept_bytes),
+        })
     }
 }
 

@@ -1,5 +1,7 @@
 //! `acpbox attach`: a live session in the terminal.
 
+mod forms;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin};
 use std::sync::{Arc, Mutex};

@@ -16,6 +16,7 @@ use crate::support::setup::{Setup, wait_until};
 use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
 
 mod crowd;
+mod flood;
 mod lost;
 mod places;
 mod process;

@@ -220,3 +220,56 @@ fn status_says_how_to_start_a_server_where_none_runs() {
         &["the token in `_meta.acpbox.token` is wrong"],
     );
 }
+
+#[test]
+fn who_looks_on_and_who_lags_is_told() {
+    let setup = Setup::host();
+    let mut flood = chunk(&"x".repeat(1000));
+    flood["repeat"] = json!(20_000);
+    setup.script(&[expect_prompt(), flood, end_turn()]);
+    let mut server = Server::start(&setup, &[]);
+    server.address();
+    let path = socket(&setup);
+    let connect = |name: &str| {
+        let mut peer = Peer::unix(&path);
+        let params = json!({"protocolVersion": 1, "clientCapabilities": {}, "clientInfo": {"name": name, "version": "1"}});
+        peer.call("initialize", params).unwrap();
+        peer
+    };
+    let mut prompter = connect("prompter");
+    let session = prompter.new_session(&setup);
+    let mut observer = connect("observer");
+    let params = json!({"sessionId": session, "cwd": setup.workspace(), "mcpServers": [],
+        "_meta": {"acpbox": {"role": "observer"}}});
+    observer.call("session/resume", params).unwrap();
+    let mut watcher = connect("watcher");
+    let of = |status: &Value, name: &str| -> Value {
+        let clients = status["clients"].as_array().unwrap();
+        clients.iter().find(|it| it["name"] == name).unwrap()["follows"].clone()
+    };
+    let now = status(&mut watcher);
+    let keeps_up =
+        |role: &str| json!([{"sessionId": session, "role": role, "behind": 0, "keptBytes": 0}]);
+    assert_eq!(of(&now, "prompter"), keeps_up("controller"));
+    assert_eq!(of(&now, "observer"), keeps_up("observer"));
+    assert_eq!(of(&now, "watcher"), json!([]));
+
+    // The observer reads nothing of it.
+    prompter
+        .call("session/prompt", prompt(&session, "go"))
+        .unwrap();
+    let now = status(&mut watcher);
+    assert_eq!(of(&now, "prompter"), keeps_up("controller"));
+    let behind = of(&now, "observer")[0]["behind"].as_u64().unwrap();
+    assert!(behind > 1000, "{now:#}");
+    let output = command(&setup, &["status"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lags = format!("{} (observer, {behind} events behind)", &session[..13]);
+    let line = text.lines().find(|it| it.contains("observer")).unwrap();
+    assert!(line.contains(&lags), "{lags}\n{text}");
+    let line = text.lines().find(|it| it.contains("prompter")).unwrap();
+    assert!(
+        line.contains(&session[..13]) && !line.contains("behind"),
+        "{text}"
+    );
+}

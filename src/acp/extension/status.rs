@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::meta::Role;
 use super::requests::VmStatus;
 
 /// `_acpbox/server/status` takes nothing.
@@ -90,6 +91,22 @@ pub struct ClientStatus {
     pub queued_bytes: usize,
     /// The sessions that it follows.
     pub sessions: Vec<String>,
+    /// The same sessions, and how it follows each.
+    #[serde(default)]
+    pub follows: Vec<Following>,
+}
+
+/// How a client follows a session.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Following {
+    pub session_id: String,
+    pub role: Role,
+    /// Events that the others have been sent and it has not, since it reads too slowly
+    /// or is still being told what happened before; 0 for one that keeps up.
+    pub behind: u64,
+    /// What is kept for it alone until then, such as requests, in bytes.
+    pub kept_bytes: usize,
 }
 
 /// Since the process started.

@@ -36,14 +36,18 @@ pub(in crate::cli) struct ServeArguments {
 /// The server to ask.
 #[derive(Debug, Clone, Args)]
 pub(in crate::cli) struct ServerAddress {
-    /// Where the server is: `unix:PATH` or `tcp:HOST:PORT` [default: where
-    /// `acpbox serve` listens by itself].
+    /// Where the server is: `unix:PATH`, `tcp:HOST:PORT` or `http:HOST:PORT`, with TLS
+    /// `tls:` or `https:` [default: where `acpbox serve` listens by itself].
     #[arg(long, value_name = "ADDRESS")]
     pub(in crate::cli) server: Option<String>,
     /// A file with the token that a server on TCP asks for [default: its own, in
     /// the state folder].
     #[arg(long, value_name = "FILE")]
     pub(in crate::cli) token_file: Option<PathBuf>,
+    /// A PEM file with certificates of those who may vouch for a server with TLS, or
+    /// with the server's own [default: those that this system trusts].
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) certificate_authority: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Args)]

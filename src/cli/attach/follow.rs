@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde_json::json;
 use uuid::Uuid;
 
+use super::asked::{Asked, Taken};
 use super::find::Listed;
 use super::input::{Input, Typed};
 use super::line::{Line, row, sender};
-use super::question::Question;
 use super::view::View;
 use crate::acp::failure::METHOD_NOT_FOUND;
 use crate::acp::methods;
@@ -19,7 +19,6 @@ use crate::cli::exit::{self, Code};
 use crate::cli::output;
 use crate::cli::run::failure::failure_of;
 use crate::rpc::{message, splice};
-use crate::session::policy;
 use crate::store::EventRow;
 use crate::transcript::printable_line;
 
@@ -61,7 +60,7 @@ pub(super) struct Attachment {
     last_sender: i64,
     /// Prompts in the transcript that have not ended, as far as it was read.
     open_turns: usize,
-    questions: VecDeque<Question>,
+    questions: VecDeque<Asked>,
     /// The error that the transcript showed last.
     shown_error: String,
     code: Code,
@@ -208,7 +207,7 @@ impl Attachment {
         };
         let way = match self.is_observer {
             true => "looking on, Ctrl-C leaves",
-            false => "each line is a prompt, Ctrl-C cancels, Ctrl-D leaves",
+            false => "each line is a prompt, Ctrl-C cancels, Ctrl-D leaves, /help says more",
         };
         let head = format!(
             "session {} · {} in {} · {} · {way}",
@@ -365,25 +364,23 @@ impl Attachment {
         params: &str,
         line: &mut Line,
     ) -> anyhow::Result<()> {
-        if !self.is_own(params) {
+        // One that is about a request of ours names that instead of the session.
+        let is_about_request =
+            method == methods::ELICITATION_CREATE && splice::member(params, "sessionId").is_none();
+        if !self.is_own(params) && !is_about_request {
             return Ok(());
         }
         // What is asked for stands above the choices.
         self.catch_up(line).await?;
-        match method {
+        match Asked::of(id.clone(), method, params) {
             _ if self.is_observer => {}
-            methods::REQUEST_PERMISSION => {
-                self.questions.push_back(Question::new(id, params));
+            Some(asked) => {
+                self.questions.push_back(asked);
                 if self.questions.len() == 1 {
                     self.put_question().await?;
                 }
             }
-            // Another client may be able to.
-            methods::ELICITATION_CREATE => {
-                let note = "· this cannot be answered here: answer it in another client";
-                self.view.note(note).await?;
-            }
-            _ => {
+            None => {
                 let what = format!("Method not found: `{method}` ({})", super::NAME);
                 let refusal = Err((METHOD_NOT_FOUND, what.as_str()));
                 line.client.respond(&id, refusal).await?;
@@ -425,29 +422,35 @@ impl Attachment {
 
     /// Asks the first of the questions that wait.
     async fn put_question(&mut self) -> anyhow::Result<()> {
-        match self.questions.front().map(Question::text) {
+        match self.questions.front().map(Asked::text) {
             Some(text) => self.view.text(&text).await,
             None => Ok(()),
         }
     }
 
     async fn on_line(&mut self, text: String, line: &mut Line) -> anyhow::Result<()> {
-        if let Some(question) = self.questions.front() {
-            let Some(choice) = question.chosen(&text) else {
-                if !text.trim().is_empty() {
-                    self.view.settle().await?;
-                    output::say("that line is none of the choices, and was not sent");
+        if let Some(asked) = self.questions.front_mut() {
+            self.view.typed();
+            match asked.take(&text) {
+                Taken::Answer(answer) => {
+                    line.client.respond(&asked.id, Ok(&answer)).await?;
+                    self.questions.pop_front();
                 }
-                return self.put_question().await;
-            };
-            let answer = policy::answer(Some(&choice.id));
-            line.client.respond(&question.id, Ok(&answer)).await?;
-            self.questions.pop_front();
+                Taken::Next => {}
+                Taken::Wrong(why) if asked.takes_nothing() || !text.trim().is_empty() => {
+                    self.view.settle().await?;
+                    output::say(&why);
+                }
+                Taken::Wrong(_) => {}
+            }
             return self.put_question().await;
         }
-        if text.trim().is_empty() {
-            return Ok(());
-        }
+        let text = match text.trim() {
+            "" => return Ok(()),
+            "/help" => return self.view.text(super::HELP).await,
+            "//help" => "/help".to_owned(),
+            _ => text,
+        };
         let mut prompt = Prompt {
             key: Uuid::new_v4().to_string(),
             text,
@@ -480,7 +483,7 @@ impl Attachment {
         output::say("cancelling the turn; Ctrl-C again leaves");
         // ACP: what is asked is answered as cancelled when the turn is.
         for question in std::mem::take(&mut self.questions) {
-            let answer = policy::answer(None);
+            let answer = question.cancelled();
             line.client.respond(&question.id, Ok(&answer)).await?;
         }
         let params = json!({ "sessionId": self.session.session_id }).to_string();

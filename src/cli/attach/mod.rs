@@ -4,12 +4,16 @@
 //! missing and nothing comes twice, also when the connection was lost meanwhile.
 //!
 //! - `find`: which session is meant. `follow`: the loop, and all that can wake it.
-//! - `input`: what is typed, and signals. `question`: what may be answered.
+//! - `input`: what is typed, and signals. `asked`: what may be answered: a `question` for
+//!   a permission, or a `form`, each `field` of it.
 //! - `view`: what is shown. `line`: the connection.
 
 mod find;
 mod input;
+mod asked;
 mod question;
+mod form;
+mod field;
 mod view;
 mod line;
 mod follow;
@@ -33,6 +37,16 @@ const NAME: &str = "acpbox attach";
 const RECONNECT: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// What `/help` says.
+const HELP: &str = "\
+  Each line is a prompt; what the agent makes of lines such as /compact is its own matter.
+  //help sends /help to the agent.
+  When the agent asks for a permission, the number or letter of a choice answers.
+  When it asks for a form, each field is asked for, and all is sent after you looked it
+  over; /decline refuses, /cancel answers nothing, /back asks the last field again.
+  Ctrl-C cancels the turn, and what it asks. A second one, or Ctrl-D, leaves; the session goes on.
+";
 
 pub(super) fn run(global: &Global, arguments: &AttachArguments) -> anyhow::Result<Code> {
     let context = Context::new(global, None, None)?;

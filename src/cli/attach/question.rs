@@ -13,16 +13,13 @@ const LETTERS: [(ChoiceKind, char); 4] = [
 ];
 
 pub(super) struct Question {
-    /// The request's raw id.
-    pub(super) id: String,
     choices: Vec<Choice>,
 }
 
 impl Question {
     /// From the params of `session/request_permission`.
-    pub(super) fn new(id: String, params: &str) -> Question {
+    pub(super) fn new(params: &str) -> Question {
         Question {
-            id,
             choices: Offered::read(splice::member(params, "options"))
                 .clear()
                 .cloned()
@@ -76,7 +73,7 @@ mod tests {
             .iter()
             .map(|(id, kind)| json!({"optionId": id, "name": id, "kind": kind}))
             .collect();
-        Question::new("1".into(), &json!({ "options": options }).to_string())
+        Question::new(&json!({ "options": options }).to_string())
     }
 
     #[test]

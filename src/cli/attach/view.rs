@@ -68,6 +68,13 @@ impl View {
         self.out.write(text).await
     }
 
+    /// The person ended the line that was open, on the same terminal.
+    pub(super) fn typed(&mut self) {
+        if self.out.is_terminal {
+            self.out.was_ended();
+        }
+    }
+
     /// Ends the line that is open.
     pub(super) async fn settle(&mut self) -> anyhow::Result<()> {
         let mut text = String::new();

@@ -239,26 +239,44 @@ fn what_is_wrong_in_a_file_is_named_with_its_line_and_key() {
         ),
         (
             "[server]\norigins = ['https://a.example.org/page']",
-            "as it goes on behind the host; write \"https://a.example.org\"",
+            ": `server.origins` has \"https://a.example.org/page\", which is no origin that a browser sends, as it goes on behind the host; write \"https://a.example.org\"",
         ),
         (
             "[server]\norigins = ['https://a.example.org:443']",
-            "as they leave the usual port out; write \"https://a.example.org\"",
+            ": `server.origins` has \"https://a.example.org:443\", which is no origin that a browser sends, as they leave the usual port out; write \"https://a.example.org\"",
         ),
-        ("[server]\norigins = ['null']", "which any page can make its browser send"),
-        ("[server]\norigins = ['https://*.example.org']", "`*` stands for nothing here"),
-        ("[server]\norigins = ['https://bücher.example']", "begins with xn--"),
-        ("[server]\norigins = ['https://']", "its host is empty"),
+        (
+            "[server]\norigins = ['null']",
+            ": `server.origins` has \"null\", which any page can make its browser send",
+        ),
+        (
+            "[server]\norigins = ['https://*.example.org']",
+            ": `server.origins` has \"https://*.example.org\", which is no origin that a browser sends: `*` stands for nothing here",
+        ),
+        (
+            "[server]\norigins = ['https://bücher.example.org']",
+            ": `server.origins` has \"https://bücher.example.org\", which is no origin that a browser sends: 'ü' is not sent; write the name as it is looked up, which begins with xn--",
+        ),
+        (
+            "[server]\norigins = ['https://']",
+            ": `server.origins` has \"https://\", which is no origin that a browser sends: its host is empty",
+        ),
         (
             "[server]\nhosts = ['box.example.org:4712']",
             ": `server.hosts` has \"box.example.org:4712\", which is no host as clients name it, as the port is left out; write \"box.example.org\"",
         ),
         (
             "[server]\nhosts = ['https://box.example.org/']",
-            "write \"box.example.org\" alone",
+            ": `server.hosts` has \"https://box.example.org/\", which is no host as clients name it; write \"box.example.org\" alone",
         ),
-        ("[server]\nhosts = ['[::1]:80']", "write \"::1\" without brackets"),
-        ("[server]\nhosts = ['box.']", "write \"box\" without the last dot"),
+        (
+            "[server]\nhosts = ['[::1]:80']",
+            ": `server.hosts` has \"[::1]:80\", which is no host as clients name it; write \"::1\" without brackets and port",
+        ),
+        (
+            "[server]\nhosts = ['box.']",
+            ": `server.hosts` has \"box.\", which is no host as clients name it; write \"box\" without the last dot",
+        ),
         (
             "[vms.x]\nmemory = '1MiB'",
             ": `vms.x.memory` is 1048576, with which nothing would work; write at least 16777216",

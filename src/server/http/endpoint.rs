@@ -89,7 +89,13 @@ async fn post(site: Arc<Site>, seat: &Seat, request: Request) -> Result<Response
         }
         Err(malformed) => {
             let error = message::error(&malformed.id, &malformed.error);
-            return Ok(json(StatusCode::BAD_REQUEST, error));
+            let is_batch = body.trim_ascii_start().first() == Some(&b'[');
+            // ACP's remote transport has a status of its own for batches.
+            let status = match is_batch {
+                true => StatusCode::NOT_IMPLEMENTED,
+                false => StatusCode::BAD_REQUEST,
+            };
+            return Ok(json(status, error));
         }
     };
     let line = as_line(&body);
@@ -122,6 +128,12 @@ async fn post(site: Arc<Site>, seat: &Seat, request: Request) -> Result<Response
         }
         Content::Request { id, method, params } => {
             check_session(method, *params, session.as_deref())?;
+            // The answer to a load says itself what is wrong.
+            if let Some(session) = &session
+                && method != methods::SESSION_LOAD
+            {
+                must_exist(&site, &remote, session).await?;
+            }
             let of = session_of(*params).or_else(|| session.clone());
             let asked = asked(&remote, method, of, session);
             (Some(((*id).to_owned(), asked)), None)
@@ -150,6 +162,10 @@ async fn post(site: Arc<Site>, seat: &Seat, request: Request) -> Result<Response
         Ok(Err(Unsent::TooMany)) => Err(Refused::new(
             StatusCode::TOO_MANY_REQUESTS,
             "too many requests of this connection wait for their answers",
+        )),
+        Ok(Err(Unsent::Twice)) => Err(Refused::new(
+            StatusCode::CONFLICT,
+            "a request of this connection with the same id waits for its answer; give each an id of its own",
         )),
         Ok(Err(Unsent::Ended)) | Err(_) => Err(unknown()),
     }
@@ -216,6 +232,9 @@ async fn get(site: Arc<Site>, headers: &HeaderMap) -> Result<Response, Refused> 
     let remote = known(&site, headers)?;
     remote.touch();
     let session = session_header(headers)?;
+    if let Some(session) = &session {
+        must_exist(&site, &remote, session).await?;
+    }
     let from = match headers.get(LAST_EVENT_ID) {
         None => None,
         Some(value) => {
@@ -324,6 +343,25 @@ fn must_be(header: &str, session: &str) -> Result<(), Refused> {
             StatusCode::BAD_REQUEST,
             "`Acp-Session-Id` is not the session of the message",
         )),
+    }
+}
+
+/// There is no stream of a session that nobody knows.
+async fn must_exist(site: &Site, remote: &Remote, session: &str) -> Result<(), Refused> {
+    let host = &site.server.host;
+    if remote.has_stream(session) || host.registry.live(session).is_some() {
+        return Ok(());
+    }
+    match host.store.session(session).await {
+        Ok(Some(_)) => Ok(()),
+        Ok(None) => {
+            let why = "there is no session of this `Acp-Session-Id`";
+            Err(Refused::new(StatusCode::NOT_FOUND, why))
+        }
+        Err(error) => {
+            let status = StatusCode::INTERNAL_SERVER_ERROR;
+            Err(Refused::new(status, error.to_string()))
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -88,6 +89,8 @@ pub enum Unsent {
     Ended,
     /// Too many requests wait for their answers.
     TooMany,
+    /// Another request of this id waits for its answer.
+    Twice,
 }
 
 impl Remotes {
@@ -144,6 +147,7 @@ impl Site {
             peer: "HTTP".to_owned(),
             framing: Some(Framing::Lines),
             seat: None,
+            budget: Some(Arc::clone(&remote.budget)),
         };
         let (site, served) = (Arc::clone(self), Arc::clone(&remote));
         self.tasks.spawn(async move {
@@ -211,6 +215,11 @@ impl Remote {
         }
     }
 
+    /// Whether there is a stream of this session, or something that waits for one.
+    pub fn has_stream(&self, session: &str) -> bool {
+        self.routes().sessions.contains_key(session)
+    }
+
     /// The session whose stream this request to the client was put on.
     pub fn session_of(&self, id: &str) -> Option<String> {
         self.routes().requests.get(id).cloned()
@@ -229,7 +238,10 @@ impl Remote {
             if routes.answers.len() >= OPEN_REQUESTS {
                 return Err(Unsent::TooMany);
             }
-            routes.answers.insert(id.to_owned(), asked);
+            match routes.answers.entry(id.to_owned()) {
+                Entry::Occupied(_) => return Err(Unsent::Twice),
+                Entry::Vacant(vacant) => vacant.insert(asked),
+            };
         }
         let writing = async {
             let mut writing = self.writing.lock().await;

@@ -58,6 +58,7 @@ pub async fn upgrade(site: Arc<Site>, place: Place, request: Request) -> Respons
         peer: "WebSocket".to_owned(),
         framing: Some(Framing::Lines),
         seat: Some(place.0),
+        budget: None,
     };
     let id = uuid::Uuid::new_v4().to_string();
     let limit = site.server.host.config.limits.line_bytes;

@@ -155,18 +155,14 @@ fn wrong_requests_are_refused_with_what_is_wrong() {
         "`jsonrpc` must be \"2.0\"\n",
     );
     let batch = web.post(&[connection], "[]");
-    assert_eq!(batch.status, 400);
+    assert_eq!(batch.status, 501);
     let batch: Value = serde_json::from_str(&batch.body).unwrap();
     assert_eq!(
         (batch["error"]["code"].as_i64(), &batch["id"]),
         (Some(-32600), &Value::Null)
     );
-    assert!(
-        batch["error"]["message"]
-            .as_str()
-            .unwrap()
-            .contains("batches")
-    );
+    let said = batch["error"]["message"].as_str().unwrap();
+    assert!(said.contains("batches"));
     let broken = web.post(&[connection], "{");
     assert_eq!((broken.status, broken.body.contains("-32700")), (400, true));
 
@@ -205,6 +201,23 @@ fn wrong_requests_are_refused_with_what_is_wrong() {
         "",
         404,
         unknown,
+    );
+    let session = ("Acp-Session-Id", "019a0000-0000-7000-8000-000000000000");
+    let nobody_knows = "there is no session of this `Acp-Session-Id`\n";
+    raw(
+        "GET /acp",
+        &[token, events, connection, session],
+        "",
+        404,
+        nobody_knows,
+    );
+    let prompt = json!({"jsonrpc": "2.0", "id": 1, "method": "session/prompt",
+        "params": {"sessionId": session.1, "prompt": []}});
+    check(
+        &[connection, session],
+        &prompt.to_string(),
+        404,
+        nobody_knows,
     );
     let last = "`Last-Event-ID` must be the `id` of an event of this stream\n";
     raw(

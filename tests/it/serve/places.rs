@@ -138,6 +138,58 @@ fn a_folder_in_which_others_may_write_is_refused() {
     Peer::unix(&path).initialize(json!({}));
 }
 
+#[test]
+fn a_folder_above_that_others_could_swap_is_refused() {
+    let setup = Setup::host();
+    let above = setup.path().join("above");
+    let own = above.join("own");
+    std::fs::create_dir_all(&own).unwrap();
+    mode(&own, 0o700);
+    let address = format!("unix:{}", own.join("s.sock").display());
+    let setup = setup.config(&format!("[server]\nlisten = [{address:?}]\n"));
+    let name = above.display();
+    let could = |what: String| {
+        let said = refusal(&setup);
+        assert!(said.contains(&what), "{what}\n{said}");
+    };
+    let open = format!(
+        "others may write in {name} above it, and put another folder there; chmod go-w {name}, or name another path"
+    );
+    for open_to in [0o777, 0o757] {
+        mode(&above, open_to);
+        could(open.clone());
+    }
+    if rustix::process::getuid().is_root() {
+        mode(&above, 0o755);
+        chown(&above, Some(NOBODY), None).unwrap();
+        could(format!(
+            "{name} above it is another user's ({NOBODY}), who could put another folder there; name another path"
+        ));
+        chown(&above, Some(0), None).unwrap();
+    }
+    // A link does not hide what it is in.
+    let links = setup.path().join("links");
+    std::fs::create_dir(&links).unwrap();
+    mode(&above, 0o755);
+    mode(&links, 0o777);
+    symlink(&own, links.join("link")).unwrap();
+    let through = format!("unix:{}", links.join("link/s.sock").display());
+    let output = command(&setup, &["--listen", &through]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    let name = links.display().to_string();
+    assert!(
+        said.contains(&format!("others may write in {name} above it")),
+        "{said}"
+    );
+    // Nobody can rename what is another's in a folder as /tmp is.
+    for closed in [0o1777, 0o755, 0o700] {
+        mode(&above, closed);
+        let mut server = Server::start(&setup, &[]);
+        assert_eq!(server.address(), address);
+        Peer::unix(&own.join("s.sock")).initialize(json!({}));
+    }
+}
+
 /// Another user's server, which says what it was told.
 struct Theirs(Child);
 

@@ -1,6 +1,6 @@
 //! The process of `acpbox serve`.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -48,6 +48,13 @@ impl Server {
             }
             said.push_str(&line);
         }
+    }
+
+    /// What is left of its stderr, up to its end.
+    pub fn rest(&mut self) -> String {
+        let mut rest = String::new();
+        self.errors.read_to_string(&mut rest).unwrap();
+        rest
     }
 
     pub fn pid(&self) -> u32 {

@@ -117,7 +117,10 @@ fn the_token_is_in_no_log_and_not_in_the_database() {
         let timeout = Some(std::time::Duration::from_secs(5));
         stream.set_read_timeout(timeout).unwrap();
         stream.write_all(bytes.as_bytes()).unwrap();
-        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        // One of HTTP that closes its side may be taken for one that has left.
+        if address == tcp {
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+        }
         let mut answer = String::new();
         let _ = stream.read_to_string(&mut answer);
         answer
@@ -203,4 +206,105 @@ impl Drop for Serving {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+#[test]
+fn servers_that_start_together_share_the_token_that_one_of_them_made() {
+    let setup = Setup::host();
+    for _ in 0..3 {
+        let _ = std::fs::remove_file(setup.state().join("token"));
+        let arguments = ["--listen", "tcp:127.0.0.1:0"];
+        let all: Vec<Server> = (0..4).map(|_| Server::start(&setup, &arguments)).collect();
+        for mut server in all {
+            let address = server.address();
+            let meta = json!({"acpbox": {"token": token_of(&setup)}});
+            Peer::tcp(&address).initialize(meta);
+        }
+    }
+}
+
+#[test]
+fn a_page_or_host_that_could_never_match_is_refused_at_the_start() {
+    for (line, what) in [
+        (
+            "origins = [\"page.example.org\"]",
+            "`server.origins` has \"page.example.org\", which is no origin that a browser sends; write \"https://page.example.org\", or http:// if it is that",
+        ),
+        (
+            "hosts = [\"box.example.org:4712\"]",
+            "`server.hosts` has \"box.example.org:4712\", which is no host as clients name it, as the port is left out; write \"box.example.org\"",
+        ),
+    ] {
+        let setup = Setup::host().config(&format!("[server]\n{line}\n"));
+        let output = command(&setup, &[]).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(what), "{said}");
+    }
+}
+
+#[test]
+fn a_request_with_the_id_of_one_in_flight_is_refused_without_answering_that_one() {
+    let setup = Setup::host();
+    setup.script(&[
+        expect_prompt(),
+        json!({"expect": "_v/end"}),
+        chunk("a"),
+        end_turn(),
+    ]);
+    let listen = [
+        "--listen",
+        "tcp:127.0.0.1:0",
+        "--listen",
+        "http:127.0.0.1:0",
+    ];
+    let mut server = Server::start(&setup, &listen);
+    let address = server.address();
+    let meta = json!({"acpbox": {"token": token_of(&setup)}});
+    let mut peer = Peer::tcp(&address).initialize(meta);
+    let session = peer.new_session(&setup);
+    let turn = peer.send("session/prompt", prompt(&session, "go"));
+    for method in ["session/prompt", "session/list", "session/set_mode"] {
+        let again = json!({"jsonrpc": "2.0", "id": turn, "method": method,
+            "params": {"sessionId": session, "prompt": [], "modeId": "m"}});
+        writeln!(peer.writer, "{again}").unwrap();
+        let said = peer.receive().unwrap();
+        let what = format!(
+            "Invalid Request: `{method}` has the id {turn} of a request that is not answered yet, and was not carried out; give each request an id of its own"
+        );
+        assert_eq!(
+            (&said["id"], &said["error"]["message"]),
+            (&json!(null), &json!(what))
+        );
+    }
+    let go = json!({"jsonrpc": "2.0", "method": "_v/end", "params": {"sessionId": session}});
+    writeln!(peer.writer, "{go}").unwrap();
+    assert_eq!(peer.answer(turn).unwrap()["stopReason"], "end_turn");
+    // Then it is free again.
+    let again = json!({"jsonrpc": "2.0", "id": turn, "method": "session/list", "params": {}});
+    writeln!(peer.writer, "{again}").unwrap();
+    assert!(peer.answer(turn).is_ok());
+}
+
+#[test]
+fn a_client_whose_initialize_failed_is_not_introduced_and_may_try_again() {
+    let setup = Setup::host();
+    let mut server = Server::start(&setup, &["--listen", "tcp:127.0.0.1:0"]);
+    let address = server.address();
+    let token = token_of(&setup);
+    let mut peer = Peer::tcp(&address);
+    let meta = json!({"acpbox": {"token": token, "agent": "nobody"}});
+    let error = peer.try_initialize(meta).unwrap_err();
+    assert!(
+        error.to_string().contains("`_meta.acpbox.agent`"),
+        "{error}"
+    );
+    let error = peer.call("session/list", json!({})).unwrap_err();
+    assert!(
+        error.to_string().contains("came before `initialize`"),
+        "{error}"
+    );
+    peer.try_initialize(json!({"acpbox": {"token": token}}))
+        .unwrap();
+    peer.call("session/list", json!({})).unwrap();
 }

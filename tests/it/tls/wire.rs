@@ -19,6 +19,8 @@ use crate::support::setup::Setup;
 pub struct Certified {
     pub certificate: PathBuf,
     pub key: PathBuf,
+    /// Who vouches for it in the end, as clients are told.
+    pub authority: PathBuf,
     root: CertificateDer<'static>,
 }
 
@@ -51,6 +53,7 @@ impl Certified {
         Certified {
             certificate: write("certificate", leaf.pem() + &between.pem()),
             key: write("key", key.serialize_pem()),
+            authority: write("authority", root.pem()),
             root: root.der().clone(),
         }
     }
