@@ -10,10 +10,14 @@ use crate::support::browser::{Browser, View};
 use crate::support::setup::{Setup, wait_until};
 use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
 
+mod actions;
+mod asleep;
+mod forms;
 mod hostile;
 mod large;
 mod looks;
 mod lost;
+mod writing;
 
 const DESK: View = View {
     width: 1280,
@@ -131,7 +135,7 @@ fn a_session_is_opened_followed_and_prompted() {
     browser.click("#sessions a");
     browser.expect("document.querySelector('main .reply strong')?.textContent == 'one'");
     assert_eq!(browser.value(&texts("main h2")), json!(["Prompt 1"]));
-    browser.expect("document.querySelector('#facts').textContent.startsWith('live · testy')");
+    browser.expect("document.querySelector('#facts').textContent.startsWith('running · testy')");
 
     // Somebody else prompts, and it is followed while it runs.
     let message = json!({"jsonrpc": "2.0", "id": 9, "method": "session/prompt", "params": prompt(&session, "u2")});
@@ -255,7 +259,7 @@ fn a_permission_is_answered_by_button_and_by_keyboard_and_withdrawn() {
     browser.press("1");
     browser.expect("document.querySelector('.ask .what')?.textContent == 'Which colour?'");
     std::thread::sleep(std::time::Duration::from_millis(600));
-    browser.click(".ask button");
+    browser.click(".ask .reject");
     browser.expect("document.querySelector('.ask .what')?.textContent == 'Never mind'");
     let mut other = web.websocket(&[("authorization", &web.bearer())]);
     other.initialize(json!({})).unwrap();
