@@ -75,6 +75,22 @@ fn see(browser: &mut Browser, session: &str) {
     browser.expect("!document.querySelector('#composer').hidden");
 }
 
+/// Loads the page anew, and waits until that is done.
+fn reload(browser: &mut Browser) {
+    let loads = |browser: &Browser| {
+        let events = browser.events.iter();
+        let loads = events.filter(|event| event["method"] == "Page.loadEventFired");
+        loads.count()
+    };
+    let before = loads(browser);
+    browser.call("Page.reload", json!({}));
+    assert!(wait_until(|| {
+        // Whatever is called, events come with it.
+        browser.call("Page.enable", json!({}));
+        loads(browser) > before
+    }));
+}
+
 fn texts(selector: &str) -> String {
     format!("[...document.querySelectorAll('{selector}')].map(it => it.textContent.trim())")
 }
@@ -303,7 +319,7 @@ fn a_setting_is_chosen_and_kept() {
         let text = events["events"][0]["message"].to_string();
         text.contains(&format!("\"currentValue\":{}", chosen[1]))
     }));
-    browser.call("Page.reload", json!({}));
+    reload(&mut browser);
     browser.expect("document.querySelector('#settings select') != null");
     let shown = "document.querySelector('#settings select').value";
     assert_eq!(browser.value(shown), chosen[1]);

@@ -10,6 +10,7 @@ export function completion(offered, changed) {
   const box = $('commands');
   let found = [];
   let at = -1;
+  let shown = '[]';
   /** Escape closes the list for what is written now. */
   let closedFor = null;
 
@@ -35,11 +36,24 @@ export function completion(offered, changed) {
       const all = commands().map(it => ({it, place: it.name.toLowerCase().indexOf(low)})).filter(({place}) => place >= 0);
       found = all.sort((one, other) => (one.place > 0) - (other.place > 0)).slice(0, SHOWN).map(({it}) => it);
     }
-    at = found.length ? 0 : -1;
     show();
   }
 
   function show() {
+    // What is under a finger stays there, and what is chosen stays so.
+    const look = JSON.stringify(found.map(it => [it.name, it.description]));
+    if (look !== shown) {
+      shown = look;
+      at = found.length ? 0 : -1;
+      render();
+    }
+    mark();
+    const hint = hintOf();
+    $('command-hint').textContent = hint;
+    $('command-hint').hidden = !hint;
+  }
+
+  function render() {
     box.replaceChildren(...found.map((it, index) => {
       const option = make('li', {id: `command-${index}`, role: 'option'}, [
         make('span', {className: 'command', dir: 'auto'}, [`/${plain(it.name)}`]),
@@ -51,10 +65,6 @@ export function completion(offered, changed) {
       return option;
     }));
     box.hidden = !found.length;
-    mark();
-    const hint = hintOf();
-    $('command-hint').textContent = hint;
-    $('command-hint').hidden = !hint;
   }
 
   function mark() {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{DESK, other, see, texts, visitor};
+use super::{DESK, other, reload, see, texts, visitor};
 use crate::http::Web;
 use crate::support::setup::Setup;
 use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
@@ -55,7 +55,7 @@ fn an_open_page_lets_a_session_sleep_and_only_a_prompt_wakes_it() {
 
     // It is read, by a page that was there and by one that comes.
     script(&setup, "after");
-    browser.call("Page.reload", json!({}));
+    reload(&mut browser);
     browser.expect("document.querySelector('main .reply')?.textContent.includes('before')");
     browser.expect(IS_ASLEEP);
     std::thread::sleep(LONG);
@@ -131,10 +131,10 @@ fn whoever_asks_to_follow_only_what_is_live_starts_nothing() {
     other.initialize(json!({})).unwrap();
     other.call("session/prompt", prompt(&session, "u")).unwrap();
     client.call("session/resume", only(&session)).unwrap();
-    loop {
+    let mut texts = client.texts();
+    while !texts.contains(&"reply".to_owned()) {
         let update = client.receive();
-        if update["params"]["update"]["content"]["text"] == "reply" {
-            break;
-        }
+        let text = update["params"]["update"]["content"]["text"].as_str();
+        texts.extend(text.map(str::to_owned));
     }
 }

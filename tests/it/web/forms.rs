@@ -235,6 +235,7 @@ fn an_address_is_opened_by_whoever_wants_to() {
     assert_eq!(answer(&setup, 63), json!({"action": "cancel"}));
     browser.expect("document.querySelector('.ask pre')?.textContent == 'no address'");
     is_seen();
+    browser.value("document.querySelector('.ask').focus()");
     browser.press("1");
     assert_eq!(answer(&setup, 64), json!({"action": "decline"}));
     browser.expect("document.querySelectorAll('main .turn-end').length == 1");
@@ -333,5 +334,50 @@ fn whatever_an_agent_asks_stays_text() {
         json!({"action": "accept", "content": {}})
     );
     browser.expect("document.querySelectorAll('main .turn-end').length == 1");
+    assert_eq!(browser.complaints(), [&Value::Null; 0]);
+}
+
+#[test]
+fn what_is_asked_for_a_session_that_is_not_there_yet_is_asked_over_everything() {
+    let setup = Setup::host();
+    let question = |id: u64| {
+        let text = format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"method":"elicitation/create","params":{{"requestId":$ID,"mode":"form","message":"Which key?","requestedSchema":{{"type":"object","properties":{{"key":{{"type":"string"}}}}}}}}}}"#
+        );
+        [json!({"send": text}), json!({"expect_answer": id})]
+    };
+    let mut steps = vec![setup.record(), json!({"expect": "session/new"})];
+    steps.extend(question(61));
+    steps.extend(question(62));
+    steps.push(
+        json!({"send": r#"{"jsonrpc":"2.0","id":$ID,"result":{"sessionId":"testy-session"}}"#}),
+    );
+    setup.script(&steps);
+    let web = Web::start(&setup);
+    let mut browser = Browser::start();
+    admit(&mut browser, &web, DESK);
+    browser.press("n");
+    browser.value("document.querySelector('#cwd').value = ''");
+    browser.enter_text(&setup.workspace().display().to_string());
+    browser.press("Enter");
+    browser.expect("document.querySelector('#ask-dialog').open");
+    assert_eq!(
+        browser.value(&texts("#ask-dialog .what")),
+        json!(["Which key?"])
+    );
+    browser.look(PHONE);
+    browser.screenshot("web-phone-loose.png");
+    is_seen();
+    browser.value("document.querySelector('#ask-dialog input').focus()");
+    browser.enter_text("mine");
+    browser.press("Enter");
+    let content = json!({"action": "accept", "content": {"key": "mine"}});
+    assert_eq!(answer(&setup, 61), content);
+    browser.expect("document.querySelector('#ask-dialog input')?.value == ''");
+    is_seen();
+    browser.press("Escape");
+    assert_eq!(answer(&setup, 62), json!({"action": "cancel"}));
+    browser.expect("document.activeElement.id == 'prompt'");
+    browser.expect("!document.querySelector('#ask-dialog').open");
     assert_eq!(browser.complaints(), [&Value::Null; 0]);
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::hostile::{FOREIGN, PAYLOAD};
-use super::{DESK, PHONE, other, see, texts, visitor};
+use super::{DESK, PHONE, other, reload, see, texts, visitor};
 use crate::html::FAINT;
 use crate::http::Web;
 use crate::support::browser::View;
@@ -45,6 +45,7 @@ fn commands_are_completed_by_keyboard_and_by_touch() {
         expect_prompt(),
         chunk("two"),
         json!({"expect": "session/cancel"}),
+        json!({"send": r#"{"jsonrpc":"2.0","id":$ID,"result":{"stopReason":"cancelled"}}"#}),
     ]);
     let web = Web::start(&setup);
     let (mut other, session) = other(&web, &setup);
@@ -88,7 +89,7 @@ fn commands_are_completed_by_keyboard_and_by_touch() {
 
     // On a phone, by a finger; a page that comes later knows them from the transcript.
     browser.look(PHONE);
-    browser.call("Page.reload", json!({}));
+    reload(&mut browser);
     browser.expect("document.querySelector('main')?.textContent.includes('two') == true");
     browser.value("document.querySelector('#prompt').focus()");
     browser.enter_text("/comp");
@@ -110,6 +111,7 @@ fn commands_are_completed_by_keyboard_and_by_touch() {
         true
     );
     browser.click("#stop");
+    browser.expect("document.querySelectorAll('main .turn-end').length == 2");
     assert_eq!(browser.complaints(), [&Value::Null; 0]);
 }
 
@@ -247,7 +249,7 @@ fn a_draft_outlives_a_reload_and_an_agent_without_pictures_gets_none() {
         true
     );
     assert_eq!(browser.value(PICTURES), json!([]));
-    browser.call("Page.reload", json!({}));
+    reload(&mut browser);
     browser.expect("document.querySelector('#prompt').value == 'half a thought\\nand <b>more</b>'");
     // Each session has its own.
     see(&mut browser, &second);
@@ -258,7 +260,7 @@ fn a_draft_outlives_a_reload_and_an_agent_without_pictures_gets_none() {
     browser.value("document.querySelector('#prompt').focus()");
     browser.press("Enter");
     browser.expect("document.querySelectorAll('main .turn-end').length == 1");
-    browser.call("Page.reload", json!({}));
+    reload(&mut browser);
     browser.expect("document.querySelectorAll('main .turn-end').length == 1");
     assert_eq!(browser.value(WRITTEN), "");
     // The token is all that is kept.
