@@ -57,7 +57,7 @@ export function completion(offered, changed) {
     box.replaceChildren(...found.map((it, index) => {
       const option = make('li', {id: `command-${index}`, role: 'option'}, [
         make('span', {className: 'command', dir: 'auto'}, [`/${plain(it.name)}`]),
-        make('span', {className: 'hint', dir: 'auto'}, [plain(it.description).slice(0, 300)]),
+        make('span', {className: 'hint', dir: 'auto'}, [typeof it.description === 'string' ? plain(it.description.slice(0, 300)) : '']),
       ]);
       // The focus stays in the prompt.
       option.addEventListener('pointerdown', event => event.preventDefault());

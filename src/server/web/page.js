@@ -584,6 +584,10 @@ import {attachments} from './images.js';
     if (shown.state !== 'open' || current.state !== 'live' || wasLive) current.state = shown.state;
     showRunning();
     showHead();
+    if (!shown.live) {
+      current.refusals = 0;
+      current.isRefused = false;
+    }
     if (current.takesImages !== shown.images) {
       current.takesImages = shown.images;
       images.show();
@@ -795,7 +799,7 @@ import {attachments} from './images.js';
     if ($('facts').dataset.look === look) return;
     $('facts').dataset.look = look;
     $('close').disabled = state === 'closed';
-    $('prompt').placeholder = current.live || !state ? 'Write a prompt' : 'Write a prompt, which starts the agent';
+    $('prompt').placeholder = current.live || !state ? 'Write a prompt' : 'Prompt, to start the agent';
     $('facts').replaceChildren(
       ...(word ? [make('span', {dataset: {state}}, [word]), ' · '] : []),
       [plain(current.agent), plain(current.cwd)].filter(Boolean).join(' · '),
@@ -1024,13 +1028,14 @@ import {attachments} from './images.js';
     return it.params.mode === 'url' ? address(it) : question(it);
   }
 
+  const said = text => (typeof text === 'string' ? plain(text) : '');
   const DECLINE = {name: 'Decline', kind: 'reject', result: {action: 'decline'}};
   const DISMISS = {name: 'Dismiss', kind: '', result: {action: 'cancel'}};
 
   /** What the agent wants to know, as a form. */
   function question(it) {
     const {elements, read} = fields(it.params.requestedSchema);
-    const title = plain(it.params.message) || 'The agent asks a question';
+    const title = said(it.params.message) || 'The agent asks a question';
     const button = ({name, kind, result}) => {
       const button = make('button', {type: 'button', className: kind}, [name]);
       button.addEventListener('click', () => answer(it, result));
@@ -1054,7 +1059,7 @@ import {attachments} from './images.js';
 
   /** An address that the agent wants to be visited: whose it is must be seen. */
   function address(it) {
-    const title = plain(it.params.message) || 'The agent asks you to visit an address';
+    const title = said(it.params.message) || 'The agent asks you to visit an address';
     const url = webAddress(it.params.url);
     const parts = [make('pre', {}, [plain(it.params.url)])];
     if (!url) parts.push(make('p', {className: 'hint'}, ['This page opens no such address.']));
