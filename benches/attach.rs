@@ -1,8 +1,10 @@
 //! What a client that does not read costs one that does, in one session of
 //! `acpbox serve`.
 //!
-//! `cargo bench --bench attach [-- UPDATES]`. The agent is `acpbox example-agent`.
-//! Each way of company is tried in turn, several times over; the medians count.
+//! `cargo bench --bench attach [-- UPDATES] [--minute]`. The agent is `acpbox
+//! example-agent`. Each way of company is tried in turn, several times over; the
+//! medians count. With `--minute` the updates come in sixty turns, one a second, so
+//! that the one that stopped has stopped for a minute.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -13,7 +15,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const ACPBOX: &str = env!("CARGO_BIN_EXE_acpbox");
 const ROUNDS: usize = 5;
@@ -23,6 +25,9 @@ fn main() {
         .skip(1)
         .find_map(|argument| argument.parse().ok())
         .unwrap_or(1_000_000);
+    if std::env::args().any(|argument| argument == "--minute") {
+        return minute(updates);
+    }
     println!("## {updates} updates of 200 bytes in one turn, {ROUNDS} times: the reader's rate");
     let mut rates = [const { Vec::new() }; 3];
     let mut memory = [0; 3];
@@ -66,6 +71,43 @@ impl Company {
     ];
 }
 
+/// A stream that lasts for a minute, each second's part as fast as it goes.
+fn minute(updates: u64) {
+    let part = updates / 60;
+    println!("## 60 times {part} updates of 200 bytes, one turn a second: the reader's rate");
+    let mut alone = 0.0;
+    for company in [Company::Nobody, Company::OneThatStopped] {
+        let mut setup = Setup::new(&company);
+        let begun = Instant::now();
+        let mut rates = Vec::new();
+        for second in 0..60 {
+            let started = Instant::now();
+            setup.flood(part);
+            rates.push(part as f64 / started.elapsed().as_secs_f64());
+            let next = begun + Duration::from_secs(second + 1);
+            std::thread::sleep(next.saturating_duration_since(Instant::now()));
+        }
+        let seconds = begun.elapsed().as_secs_f64();
+        let memory = setup.server.peak_kib();
+        let slowest = rates.iter().copied().fold(f64::INFINITY, f64::min);
+        let rate = median(&mut rates);
+        if matches!(company, Company::Nobody) {
+            alone = rate;
+        }
+        println!(
+            "{company:<22?} {rate:>9.0} updates/s (slowest second {slowest:.0}), {:>4.0} % of what \
+             it is alone, over {seconds:.0} s, peak memory {memory} KiB",
+            rate / alone * 100.0,
+        );
+        if let Some(mut stopped) = setup.beside {
+            let started = Instant::now();
+            stopped.count(60 * part);
+            let rate = (60 * part) as f64 / started.elapsed().as_secs_f64();
+            println!("the stopped one then gets all of it, {rate:.0} updates/s from the database");
+        }
+    }
+}
+
 struct Measured {
     rate: f64,
     memory: u64,
@@ -73,47 +115,77 @@ struct Measured {
     rest: Option<f64>,
 }
 
+/// A server with one session, its reader, and who follows beside it.
+struct Setup {
+    // Before the folder, so that it ends before that is removed.
+    server: Server,
+    reader: Peer,
+    session: String,
+    beside: Option<Peer>,
+    _folder: tempfile::TempDir,
+}
+
+impl Setup {
+    fn new(company: &Company) -> Setup {
+        let kept = tempfile::Builder::new()
+            .prefix("bench-attach")
+            .tempdir_in("target")
+            .unwrap();
+        let folder = kept.path().canonicalize().unwrap();
+        let server = Server::start(&folder);
+        let mut reader = Peer::connect(&server.socket);
+        let workspace = folder.join("workspace").display().to_string();
+        let answer = reader.call(
+            "session/new",
+            &format!(r#"{{"cwd":"{workspace}","mcpServers":[]}}"#),
+        );
+        let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+        let session = answer["result"]["sessionId"].as_str().unwrap().to_owned();
+        let beside = (!matches!(company, Company::Nobody)).then(|| {
+            let mut peer = Peer::connect(&server.socket);
+            let params =
+                format!(r#"{{"sessionId":"{session}","cwd":"{workspace}","mcpServers":[]}}"#);
+            peer.call("session/resume", &params);
+            peer
+        });
+        Setup {
+            server,
+            reader,
+            session,
+            beside,
+            _folder: kept,
+        }
+    }
+
+    /// One turn, until the reader has its updates.
+    fn flood(&mut self, updates: u64) {
+        let session = &self.session;
+        self.reader.send(
+            "session/prompt",
+            &format!(
+                r#"{{"sessionId":"{session}","prompt":[{{"type":"text","text":"[[flood:{updates}]]"}}]}}"#
+            ),
+        );
+        self.reader.count(updates);
+    }
+}
+
 fn round(company: &Company, updates: u64) -> Measured {
-    let folder = tempfile::Builder::new()
-        .prefix("bench-attach")
-        .tempdir_in("target")
-        .unwrap();
-    let folder = folder.path().canonicalize().unwrap();
-    let server = Server::start(&folder);
-    let mut reader = Peer::connect(&server.socket);
-    let workspace = folder.join("workspace").display().to_string();
-    let answer = reader.call(
-        "session/new",
-        &format!(r#"{{"cwd":"{workspace}","mcpServers":[]}}"#),
-    );
-    let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
-    let session = answer["result"]["sessionId"].as_str().unwrap();
-    let mut beside = (!matches!(company, Company::Nobody)).then(|| {
-        let mut peer = Peer::connect(&server.socket);
-        let params = format!(r#"{{"sessionId":"{session}","cwd":"{workspace}","mcpServers":[]}}"#);
-        peer.call("session/resume", &params);
-        peer
-    });
+    let mut setup = Setup::new(company);
     let reading = match company {
-        Company::OneThatReads => beside
-            .take()
-            .map(|mut peer| std::thread::spawn(move || peer.count(updates))),
+        Company::OneThatReads => {
+            (setup.beside.take()).map(|mut peer| std::thread::spawn(move || peer.count(updates)))
+        }
         _ => None,
     };
     let started = Instant::now();
-    reader.send(
-        "session/prompt",
-        &format!(
-            r#"{{"sessionId":"{session}","prompt":[{{"type":"text","text":"[[flood:{updates}]]"}}]}}"#
-        ),
-    );
-    reader.count(updates);
+    setup.flood(updates);
     let rate = updates as f64 / started.elapsed().as_secs_f64();
     if let Some(reading) = reading {
         reading.join().unwrap();
     }
-    let memory = server.peak_kib();
-    let rest = beside.map(|mut peer| {
+    let memory = setup.server.peak_kib();
+    let rest = setup.beside.map(|mut peer| {
         let started = Instant::now();
         peer.count(updates);
         updates as f64 / started.elapsed().as_secs_f64()

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use crate::acp::Failure;
 use crate::acp::extension::SessionOptions;
 use crate::acp::methods;
+use crate::config::check_variable_name;
 use crate::rpc::message;
 use crate::rpc::splice::{self, Edits};
 
@@ -57,6 +58,10 @@ impl Asked {
             Some(raw) => serde_json::from_str(raw)
                 .map_err(|error| Failure::invalid_params(format!("`_meta.acpbox`: {error}")))?,
         };
+        for name in options.env.keys() {
+            check_variable_name(name, "write the name alone as a key")
+                .map_err(|why| Failure::invalid_params(format!("`_meta.acpbox.env` {why}")))?;
+        }
         Ok(Asked {
             cwd,
             additional_directories,
@@ -221,5 +226,7 @@ mod tests {
             "`additionalDirectories`",
         );
         check(r#"{"cwd":"/","_meta":{"acpbox":{"agnt":"x"}}}"#, "agnt");
+        let env = r#"{"cwd":"/","_meta":{"acpbox":{"env":{"A=b":"c"}}}}"#;
+        check(env, "`_meta.acpbox.env` has `A=…`");
     }
 }

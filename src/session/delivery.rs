@@ -124,7 +124,7 @@ impl State {
         let shown = self.shown;
         for attached in &mut self.clients {
             if is_asker(&attached.client) {
-                attached.began(seq, shown);
+                attached.note_own(seq, shown);
             }
         }
         if is_shared {

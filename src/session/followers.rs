@@ -134,7 +134,7 @@ impl Live {
                 .chain(state.clients.iter().map(Attached::follower))
                 .collect(),
             asked,
-            seen: state.next_seq - 1,
+            seen: state.stored,
             vm: self.vm_name.clone(),
             is_asleep: matches!(cause, Some(Cause::Asleep(_))),
         })

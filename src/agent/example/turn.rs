@@ -206,7 +206,7 @@ impl Turn {
 
 fn prompt_text(prompt: &[ContentBlock]) -> String {
     let parts = prompt.iter().filter_map(|block| match block {
-        ContentBlock::Text(text) => Some(text.text.clone()),
+        ContentBlock::Text(text) => Some(behind_history(&text.text).to_owned()),
         ContentBlock::ResourceLink(link) => Some(link.name.clone()),
         ContentBlock::Resource(resource) => match &resource.resource {
             EmbeddedResourceResource::TextResourceContents(text) => Some(text.uri.clone()),
@@ -215,6 +215,15 @@ fn prompt_text(prompt: &[ContentBlock]) -> String {
         _ => None,
     });
     parts.collect::<Vec<_>>().join("\n")
+}
+
+/// The user's new message where acpbox put the conversation so far in front of it:
+/// what that asked for was dealt with.
+fn behind_history(text: &str) -> &str {
+    let (_, new) = text
+        .rsplit_once("</conversation-history>")
+        .unwrap_or(("", text));
+    new.trim_start_matches('\n')
 }
 
 fn title(prompt: &str) -> String {

@@ -55,7 +55,14 @@ fn a_vm_is_listed_stopped_and_deleted() {
         .to_owned();
     place
         .acpbox(&["run", "--session", &id, "[[say:on]]"])
-        .expect(0);
+        .expect_words(0, &["on"]);
+    let begun = |text: &str| text.matches("chunk0 ").count();
+    let shown = place.acpbox(&["sessions", "show", &id]).expect(0);
+    assert_eq!(
+        begun(&shown.stdout),
+        1,
+        "the new agent did an old prompt again"
+    );
 }
 
 #[test]
