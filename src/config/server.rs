@@ -99,7 +99,9 @@ fn check_origin(origin: &str) -> Result<(), String> {
     let same = "which is no origin that a browser sends";
     let Some((scheme, rest)) = origin.split_once("://") else {
         return Err(match origin {
-            "null" => "which any page can make its browser send; list pages by their address".into(),
+            "null" => {
+                "which any page can make its browser send; list pages by their address".into()
+            }
             "*" => "but every page would be too many; list them one by one".into(),
             _ => format!("{same}; write \"https://{origin}\", or http:// if it is that"),
         });
@@ -158,7 +160,9 @@ fn check_host(host: &str) -> Result<(), String> {
     }
     let bracketed = host.strip_prefix('[').and_then(|it| it.split_once(']'));
     if let Some((address, _)) = bracketed {
-        return Err(format!("{same}; write {address:?} without brackets and port"));
+        return Err(format!(
+            "{same}; write {address:?} without brackets and port"
+        ));
     }
     if let Some((name, _)) = host.split_once(':') {
         return Err(format!("{same}, as the port is left out; write {name:?}"));

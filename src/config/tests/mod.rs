@@ -245,9 +245,18 @@ fn what_is_wrong_in_a_file_is_named_with_its_line_and_key() {
             "[server]\norigins = ['https://a.example.org:443']",
             "as they leave the usual port out; write \"https://a.example.org\"",
         ),
-        ("[server]\norigins = ['null']", "which any page can make its browser send"),
-        ("[server]\norigins = ['https://*.example.org']", "`*` stands for nothing here"),
-        ("[server]\norigins = ['https://bücher.example']", "begins with xn--"),
+        (
+            "[server]\norigins = ['null']",
+            "which any page can make its browser send",
+        ),
+        (
+            "[server]\norigins = ['https://*.example.org']",
+            "`*` stands for nothing here",
+        ),
+        (
+            "[server]\norigins = ['https://bücher.example']",
+            "begins with xn--",
+        ),
         ("[server]\norigins = ['https://']", "its host is empty"),
         (
             "[server]\nhosts = ['box.example.org:4712']",
@@ -257,8 +266,14 @@ fn what_is_wrong_in_a_file_is_named_with_its_line_and_key() {
             "[server]\nhosts = ['https://box.example.org/']",
             "write \"box.example.org\" alone",
         ),
-        ("[server]\nhosts = ['[::1]:80']", "write \"::1\" without brackets"),
-        ("[server]\nhosts = ['box.']", "write \"box\" without the last dot"),
+        (
+            "[server]\nhosts = ['[::1]:80']",
+            "write \"::1\" without brackets",
+        ),
+        (
+            "[server]\nhosts = ['box.']",
+            "write \"box\" without the last dot",
+        ),
         (
             "[vms.x]\nmemory = '1MiB'",
             ": `vms.x.memory` is 1048576, with which nothing would work; write at least 16777216",

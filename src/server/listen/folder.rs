@@ -42,9 +42,9 @@ fn check_one(at: &Path, folder: &Path) -> Result<(), String> {
             true => format!(
                 "others may write in {name} above it, and put another folder there; chmod go-w {name}, or name another path"
             ),
-            false => format!(
-                "others may write in its folder; chmod go-w {name}, or name another path"
-            ),
+            false => {
+                format!("others may write in its folder; chmod go-w {name}, or name another path")
+            }
         });
     }
     Ok(())

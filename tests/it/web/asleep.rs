@@ -130,11 +130,11 @@ fn whoever_asks_to_follow_only_what_is_live_starts_nothing() {
     let mut other = web.websocket(&[("authorization", &web.bearer())]);
     other.initialize(json!({})).unwrap();
     other.call("session/prompt", prompt(&session, "u")).unwrap();
-    client.call("session/resume", only(&session)).unwrap();
     let mut texts = client.texts();
     while !texts.contains(&"reply".to_owned()) {
         let update = client.receive();
         let text = update["params"]["update"]["content"]["text"].as_str();
         texts.extend(text.map(str::to_owned));
     }
+    client.call("session/resume", only(&session)).unwrap();
 }

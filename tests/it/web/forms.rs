@@ -188,7 +188,7 @@ fn an_address_is_opened_by_whoever_wants_to() {
     let visit =
         |url: &str| json!({"mode": "url", "elicitationId": "e", "message": "Log in", "url": url});
     let page = format!("http://{}/healthz", web.address);
-    let deceptive = format!("http://bank.example@{}/healthz", web.address);
+    let deceptive = format!("http://example.org@{}/healthz", web.address);
     let mut steps = Vec::new();
     for (id, url) in [
         (61, page.as_str()),
@@ -227,7 +227,7 @@ fn an_address_is_opened_by_whoever_wants_to() {
     assert_eq!(answer(&setup, 62), json!({"action": "decline"}));
     // Whose it is can be seen, whatever stands before it.
     browser
-        .expect("document.querySelector('.ask pre')?.textContent.includes('bank.example') == true");
+        .expect("document.querySelector('.ask pre')?.textContent.includes('example.org@') == true");
     assert_eq!(browser.value(&texts(".ask a.button")), json!([host]));
     is_seen();
     browser.value("document.querySelector('.ask').focus()");
