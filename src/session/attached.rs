@@ -173,11 +173,11 @@ impl State {
         clients.find(|attached| Arc::ptr_eq(&attached.client, client))
     }
 
-    /// Whether a client follows that is still there: one may have left while the
-    /// session was brought back for it.
+    /// Whether a client follows that keeps the session's VM awake. It must still be
+    /// there: one may have left while the session was brought back for it.
     pub fn is_attended(&self) -> bool {
         let mut clients = self.clients.iter();
-        clients.any(|attached| !attached.client.gone.is_cancelled())
+        clients.any(|attached| attached.client.keeps_awake())
     }
 
     /// Those who may be asked, in the order in which they came.

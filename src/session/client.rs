@@ -110,6 +110,11 @@ impl Client {
         Arc::clone(known)
     }
 
+    /// Whether it is still there and wants what it follows to be awake.
+    pub fn keeps_awake(&self) -> bool {
+        !self.gone.is_cancelled() && !self.offer().options.lets_sleep
+    }
+
     pub fn offer(&self) -> Arc<Offer> {
         Arc::clone(&self.offer.lock().unwrap_or_else(PoisonError::into_inner))
     }

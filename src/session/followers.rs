@@ -41,8 +41,9 @@ impl Rest {
         found.map(|(_, role)| role)
     }
 
-    pub(super) fn is_followed_in(&self, vm: &str) -> bool {
-        self.vm == vm && self.is_followed()
+    /// Whether it is of that VM, and somebody follows it who keeps that awake.
+    pub(super) fn is_attended_in(&self, vm: &str) -> bool {
+        self.vm == vm && self.followers().any(|(client, _)| client.keeps_awake())
     }
 
     pub(super) fn is_followed(&self) -> bool {
@@ -99,7 +100,7 @@ impl Live {
         }
     }
 
-    pub(super) fn has_client(&self) -> bool {
+    pub(super) fn is_attended(&self) -> bool {
         self.state().is_attended()
     }
 

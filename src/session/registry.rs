@@ -220,11 +220,12 @@ impl Registry {
         all.filter(|live| !live.is_finished()).collect()
     }
 
-    /// Whether anybody follows a session of this VM whose agent has ended.
-    pub(super) fn is_followed_in(&self, vm: &str) -> bool {
+    /// Whether anybody follows a session of this VM whose agent has ended, and keeps
+    /// the VM awake.
+    pub(super) fn is_attended_in(&self, vm: &str) -> bool {
         let places = self.places();
         let mut rests = places.values().filter_map(|place| place.rest.as_ref());
-        rests.any(|rest| rest.is_followed_in(vm))
+        rests.any(|rest| rest.is_attended_in(vm))
     }
 
     /// Lets go of sessions that are over, and forgets the places where nobody

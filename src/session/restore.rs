@@ -17,6 +17,7 @@ use super::live::Live;
 use super::sleep::SLEEPING;
 use super::usage;
 use crate::acp::extension::{Restored, Role, SessionMeta, Tier};
+use crate::acp::failure::INVALID_REQUEST;
 use crate::acp::methods;
 use crate::acp::{Failure, Phase};
 use crate::rpc::{message, splice};
@@ -40,9 +41,12 @@ impl Host {
             return Err(Failure::invalid_params("`sessionId` is missing, a string").into());
         };
         let mut asked = Asked::parse(params)?;
-        self.restarts.forgive(&session);
         let slot = self.registry.slot(&session);
         let mut slot = slot.lock().await;
+        if asked.options.if_live && slot.live().is_none() {
+            return Err(self.is_not_live(&session).await.into());
+        }
+        self.restarts.forgive(&session);
         let back = match slot.live() {
             Some(live) => Back {
                 result: self.selection(&live).await?,
@@ -91,6 +95,18 @@ impl Host {
         // It has its answer by now.
         back.live.ask_again_soon(client);
         Ok(())
+    }
+
+    async fn is_not_live(&self, session: &str) -> Failure {
+        match self.store.session(session).await {
+            Ok(Some(_)) => {
+                let what = "Invalid Request: the session's agent does not run here, and `_meta.acpbox.ifLive` says not to start it";
+                let failure = Failure::new(Phase::Request, INVALID_REQUEST, what);
+                failure.hint("leave `ifLive` out to bring the session back")
+            }
+            Ok(None) => Failure::unknown_session(session),
+            Err(error) => error.into(),
+        }
     }
 
     /// The live session, brought back first if need be.

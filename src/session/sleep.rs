@@ -216,14 +216,14 @@ impl Host {
         patience(self, live, &live.state())
     }
 
-    /// Since when nothing goes on in a VM of this process and nobody is attached
-    /// to a session of it, be that one awake or not. `None` also where it does not run.
+    /// Since when nothing goes on in a VM of this process and nobody who keeps it
+    /// awake is attached to a session of it, be that one awake or not. `None` also where it does not run.
     pub async fn vm_idle_since(&self, name: &str) -> Option<Instant> {
         let last_use = self.vms.last_use(name).await?;
         self.registry.sweep();
         let lives = self.registry.in_vm(name);
-        let is_attended = lives.iter().any(|live| live.has_client());
-        if is_attended || self.registry.is_followed_in(name) {
+        let is_attended = lives.iter().any(|live| live.is_attended());
+        if is_attended || self.registry.is_attended_in(name) {
             return None;
         }
         let mut since = last_use;

@@ -10,10 +10,14 @@ use crate::support::browser::{Browser, View};
 use crate::support::setup::{Setup, wait_until};
 use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
 
+mod actions;
+mod asleep;
+mod forms;
 mod hostile;
 mod large;
 mod looks;
 mod lost;
+mod writing;
 
 const DESK: View = View {
     width: 1280,
@@ -69,6 +73,22 @@ fn import(setup: &Setup, text: &str) {
 fn see(browser: &mut Browser, session: &str) {
     browser.value(&format!("location.hash = '#/{session}'"));
     browser.expect("!document.querySelector('#composer').hidden");
+}
+
+/// Loads the page anew, and waits until that is done.
+fn reload(browser: &mut Browser) {
+    let loads = |browser: &Browser| {
+        let events = browser.events.iter();
+        let loads = events.filter(|event| event["method"] == "Page.loadEventFired");
+        loads.count()
+    };
+    let before = loads(browser);
+    browser.call("Page.reload", json!({}));
+    assert!(wait_until(|| {
+        // Whatever is called, events come with it.
+        browser.call("Page.enable", json!({}));
+        loads(browser) > before
+    }));
 }
 
 fn texts(selector: &str) -> String {
@@ -131,7 +151,7 @@ fn a_session_is_opened_followed_and_prompted() {
     browser.click("#sessions a");
     browser.expect("document.querySelector('main .reply strong')?.textContent == 'one'");
     assert_eq!(browser.value(&texts("main h2")), json!(["Prompt 1"]));
-    browser.expect("document.querySelector('#facts').textContent.startsWith('live · testy')");
+    browser.expect("document.querySelector('#facts').textContent.startsWith('running · testy')");
 
     // Somebody else prompts, and it is followed while it runs.
     let message = json!({"jsonrpc": "2.0", "id": 9, "method": "session/prompt", "params": prompt(&session, "u2")});
@@ -255,7 +275,7 @@ fn a_permission_is_answered_by_button_and_by_keyboard_and_withdrawn() {
     browser.press("1");
     browser.expect("document.querySelector('.ask .what')?.textContent == 'Which colour?'");
     std::thread::sleep(std::time::Duration::from_millis(600));
-    browser.click(".ask button");
+    browser.click(".ask .reject");
     browser.expect("document.querySelector('.ask .what')?.textContent == 'Never mind'");
     let mut other = web.websocket(&[("authorization", &web.bearer())]);
     other.initialize(json!({})).unwrap();
@@ -299,7 +319,7 @@ fn a_setting_is_chosen_and_kept() {
         let text = events["events"][0]["message"].to_string();
         text.contains(&format!("\"currentValue\":{}", chosen[1]))
     }));
-    browser.call("Page.reload", json!({}));
+    reload(&mut browser);
     browser.expect("document.querySelector('#settings select') != null");
     let shown = "document.querySelector('#settings select').value";
     assert_eq!(browser.value(shown), chosen[1]);

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::meta::SessionState;
+
 /// `_acpbox/session/html`: items of a transcript as the HTML export has them. At most
 /// one of `after`, `before` and `from`; without any, the last items. Starts nothing.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
@@ -47,6 +49,10 @@ pub struct HtmlResponse {
     pub live: bool,
     /// Whether a turn runs or waits.
     pub running: bool,
+    /// As `session/list` has it, but `live` only where it is so in this process.
+    pub state: SessionState,
+    /// Whether the agent takes images in prompts, as far as it is known.
+    pub images: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

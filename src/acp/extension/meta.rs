@@ -33,6 +33,10 @@ pub struct SessionOptions {
     /// What this client does in the session, beside others that are attached.
     #[serde(default)]
     pub role: Role,
+    /// `session/load`, `session/resume`: only if the session's agent runs in this
+    /// process; else they fail, and start nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub if_live: bool,
 }
 
 /// What a client that is attached to a session does there.
@@ -78,6 +82,10 @@ pub struct ClientOptions {
     /// `_acpbox/session/wake` notifications.
     #[serde(default)]
     pub agent_notifications: bool,
+    /// Let sessions and VMs sleep as if this client were not attached to them: it may
+    /// be a page that somebody left open. Turns and questions keep them awake all the same.
+    #[serde(default)]
+    pub lets_sleep: bool,
 }
 
 /// `_meta.acpbox` of every `session/update`.

@@ -16,9 +16,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use futures::future::BoxFuture;
 
+use super::sessions;
 use crate::acp::Failure;
 use crate::acp::extension::{HtmlRequest, HtmlResponse};
-use crate::session::Host;
+use crate::rpc::splice;
+use crate::session::start::capabilities_key;
+use crate::session::{Host, Live};
 use crate::transcript::STYLE;
 use follow::Follows;
 
@@ -48,6 +51,13 @@ pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
         .route("/", file(HTML, include_str!("page.html")))
         .route("/page.css", file(CSS, include_str!("page.css")))
         .route("/page.js", file(JAVASCRIPT, include_str!("page.js")))
+        .route(
+            "/commands.js",
+            file(JAVASCRIPT, include_str!("commands.js")),
+        )
+        .route("/dom.js", file(JAVASCRIPT, include_str!("dom.js")))
+        .route("/form.js", file(JAVASCRIPT, include_str!("form.js")))
+        .route("/images.js", file(JAVASCRIPT, include_str!("images.js")))
         .route("/icon.svg", file(SVG, include_str!("icon.svg")))
         .route("/transcript.css", file(CSS, STYLE))
 }
@@ -118,7 +128,10 @@ async fn html(
             return Err(Failure::invalid_params(what));
         }
     };
+    let here = live.iter().map(|live| (live.id.to_string(), 0)).collect();
     Ok(HtmlResponse {
+        state: sessions::state(&row, &here),
+        images: takes_images(host, live.as_deref(), &row.agent).await,
         items: shown.items,
         fresh: shown.fresh,
         older: shown.older,
@@ -130,4 +143,20 @@ async fn html(
         live: live.is_some(),
         running,
     })
+}
+
+/// What the agent said of itself when it was started last.
+async fn takes_images(host: &Host, live: Option<&Live>, agent: &str) -> bool {
+    let said: Option<Arc<str>> = match live {
+        Some(live) => Some(live.initialized()),
+        None => {
+            let kept = host.store.setting(&capabilities_key(agent)).await;
+            kept.ok().flatten().map(Into::into)
+        }
+    };
+    let image = said.as_deref().and_then(|said| {
+        let capabilities = splice::member(said, "agentCapabilities")?;
+        splice::member(splice::member(capabilities, "promptCapabilities")?, "image")
+    });
+    image == Some("true")
 }

@@ -1,8 +1,11 @@
-'use strict';
 // A client of the Agent Client Protocol. Whatever an agent said arrives here as text,
 // or as HTML that acpbox itself made of it; only the latter passes `trusted`.
+import {completion} from './commands.js';
+import {$, list, make, plain} from './dom.js';
+import {fields} from './form.js';
+import {attachments} from './images.js';
+
 (() => {
-  const $ = id => document.getElementById(id);
   const policy = window.trustedTypes?.createPolicy('acpbox', {createHTML: html => html});
   const trusted = html => (policy ? policy.createHTML(html) : html);
 
@@ -15,6 +18,12 @@
   const TOO_SOON = 500;
   const TOKEN = 'acpbox-token';
   const QUESTIONS = ['session/request_permission', 'elicitation/create'];
+  const ENDS = ['_acpbox/agent/exit', '_acpbox/session/sleep'];
+  const NOT_FOUND = -32002;
+  /** What is written and not sent yet, by session; no more than fits. */
+  const DRAFT = 'acpbox-draft-';
+  const DRAFT_MAX = 100000;
+  const STATES = {live: 'running', sleeping: 'asleep', closed: 'closed', open: 'stopped'};
 
   // ---- The connection -------------------------------------------------------------
 
@@ -52,7 +61,12 @@
     const token = sessionStorage.getItem(TOKEN);
     const params = {
       protocolVersion: 1,
-      clientCapabilities: {_meta: {acpbox: {agentNotifications: true}}},
+      clientCapabilities: {
+        elicitation: {form: {}, url: {}},
+        session: {configOptions: {boolean: {}}},
+        // A page that is left open keeps no VM awake.
+        _meta: {acpbox: {agentNotifications: true, letsSleep: true}},
+      },
       clientInfo: {name: 'acpbox-web', title: 'Browser', version: '1'},
     };
     if (token) params._meta = {acpbox: {token}};
@@ -83,6 +97,8 @@
     calls = new Map();
     for (const call of waiting.values()) call.reject(LOST);
     attached.clear();
+    // They come again, under other ids: what was written into their forms is kept.
+    unanswered = [...asks.values()].filter(it => it.element);
     asks.clear();
     showAsks();
     showRunning();
@@ -130,6 +146,12 @@
       return;
     }
     if (message.method === 'session/update') updated(params, params.update ?? {});
+    if (ENDS.includes(message.method)) {
+      // Whoever starts the agent again may be another client.
+      attached.delete(params.sessionId);
+      refreshList();
+    }
+    if (message.method === '_acpbox/session/wake') refreshList();
     if (params.sessionId === current?.id) poke();
   }
 
@@ -143,6 +165,9 @@
       case 'config_option_update':
         current.configOptions = update.configOptions;
         return showSettings();
+      case 'available_commands_update':
+        current.commands = update.availableCommands;
+        return commands.update();
       case 'session_info_update':
         if (update.title) {
           current.title = update.title;
@@ -272,7 +297,7 @@
         if (row.snippet) {
           for (const part of row.snippet) about.append(part.match ? make('mark', {}, [plain(part.text)]) : plain(part.text));
         } else {
-          if (row.state === 'live') about.append(make('span', {className: 'state', dataset: {state: 'live'}}, ['live']), ' · ');
+          if (Object.hasOwn(STATES, row.state)) about.append(make('span', {className: 'state', dataset: {state: row.state}}, [STATES[row.state]]), ' · ');
           about.append(`${plain(row.agent)} · ${plain(folder(row.cwd))}`);
           about.title = plain(row.cwd);
         }
@@ -360,7 +385,6 @@
   const attached = new Map();
   /** Prompts without an answer: sent again, in order and under their keys, after a loss. */
   const outstanding = new Set();
-  const drafts = new Map();
   let pokeTimer = 0;
   let pokeAt = 0;
   let isFetching = false;
@@ -382,6 +406,7 @@
     keepDraft();
     current = null;
     clear();
+    images.open(null);
     clearTimeout(pokeTimer);
     pokeTimer = 0;
     document.body.dataset.view = 'list';
@@ -392,8 +417,16 @@
     showList();
   }
 
+  /** A draft outlives a reload, as long as the tab is there; so does the token. */
   function keepDraft() {
-    if (current) drafts.set(current.id, $('prompt').value);
+    if (!current) return;
+    const text = $('prompt').value;
+    try {
+      if (text && text.length <= DRAFT_MAX) sessionStorage.setItem(DRAFT + current.id, text);
+      else sessionStorage.removeItem(DRAFT + current.id);
+    } catch {
+      // There is no room: it is kept for as long as it is in view.
+    }
   }
 
   function open(id, at) {
@@ -406,7 +439,8 @@
       else if (hit) Object.assign(current, {title: hit.title, agent: hit.agent, cwd: hit.cwd});
       clear();
       problem('');
-      $('prompt').value = drafts.get(id) ?? '';
+      $('prompt').value = sessionStorage.getItem(DRAFT + id) ?? '';
+      images.open(id);
       // On a phone the way back must not lead out of the page.
       $('transcript').focus({preventScroll: true});
     }
@@ -419,6 +453,7 @@
     showAsks();
     showRunning();
     showList();
+    commands.update();
     return at ? openAt(at) : latest();
   }
 
@@ -502,7 +537,8 @@
       const shown = await html(params);
       if (session === current) show(shown);
     } catch (error) {
-      if (session === current) failed(error);
+      if (session === current && error.code === NOT_FOUND) gone(session);
+      else if (session === current) failed(error);
     }
     isFetching = false;
     lastTook = performance.now() - begun;
@@ -540,37 +576,67 @@
 
   function state(shown) {
     const wasRunning = current.running;
+    const wasLive = current.live;
     Object.assign(current, {cwd: shown.cwd, agent: shown.agent, title: shown.title ?? current.title});
     current.live = shown.live;
     current.running = shown.running;
+    // Only the list knows of other processes, for which a session that runs there is open.
+    if (shown.state !== 'open' || current.state !== 'live' || wasLive) current.state = shown.state;
     showRunning();
     showHead();
+    if (!shown.live) {
+      current.refusals = 0;
+      current.isRefused = false;
+    }
+    if (current.takesImages !== shown.images) {
+      current.takesImages = shown.images;
+      images.show();
+    }
+    if (wasLive !== shown.live) showSettings();
     if (wasRunning && !shown.running) refreshList();
-    if (shown.live && !attached.has(current.id) && !current.isRefused) attach().catch(failed);
+    if (shown.live && !attached.has(current.id) && !current.isRefused) attach(false).catch(failed);
+    if (!current.hasLearned) learn(current).catch(failed);
   }
 
-  /** Follows the session; one that is not live is brought back for that. */
-  function attach() {
-    const following = follow(current);
+  /** Follows the session; `mayStart` brings back one that is not live. */
+  function attach(mayStart) {
+    const following = follow(current, mayStart);
     attached.set(current.id, following);
     return following;
   }
 
-  async function follow(session) {
+  async function follow(session, mayStart) {
     try {
       const params = {sessionId: session.id, cwd: session.cwd};
+      // It may have fallen asleep just now, and who only reads is no reason to wake it.
+      if (!mayStart) params._meta = {acpbox: {ifLive: true}};
       const result = await request('session/resume', params);
-      Object.assign(session, {modes: result.modes, models: result.models, configOptions: result.configOptions});
-      if (!result.modes && !result.models && !result.configOptions) await learnSettings(session);
+      session.refusals = 0;
+      await learn(session);
+      for (const part of ['modes', 'models', 'configOptions']) if (result[part]) session[part] = result[part];
       if (session === current) {
         showSettings();
         poke(0);
       }
     } catch (error) {
       attached.delete(session.id);
+      session.refusals = (session.refusals ?? 0) + 1;
+      if (!mayStart && error !== LOST && session.refusals < 3) return;
       session.isRefused = error !== LOST;
       throw error;
     }
+  }
+
+  /** Somebody deleted it. */
+  function gone(session) {
+    sessionStorage.removeItem(DRAFT + session.id);
+    images.forget(session.id);
+    attached.delete(session.id);
+    $('prompt').value = '';
+    history.replaceState(null, '', '#/');
+    leave();
+    refreshList();
+    announce('The session is gone.');
   }
 
   const place = key => key.split('.').map(Number);
@@ -727,12 +793,15 @@
     if (!current) return;
     const title = plain(current.title) || 'Untitled';
     if ($('title').textContent !== title) $('title').textContent = title;
-    const state = current.live ? 'live' : current.state === 'live' ? 'live in another process' : current.state ?? '';
-    const look = JSON.stringify([state, current.agent, current.cwd]);
+    const state = current.live ? 'live' : current.state ?? '';
+    const word = state === 'live' && !current.live ? 'running in another process' : Object.hasOwn(STATES, state) ? STATES[state] : '';
+    const look = JSON.stringify([state, word, current.agent, current.cwd]);
     if ($('facts').dataset.look === look) return;
     $('facts').dataset.look = look;
+    $('close').disabled = state === 'closed';
+    $('prompt').placeholder = current.live || !state ? 'Write a prompt' : 'Prompt, to start the agent';
     $('facts').replaceChildren(
-      ...(state ? [make('span', {dataset: {state}}, [state]), ' · '] : []),
+      ...(word ? [make('span', {dataset: {state}}, [word]), ' · '] : []),
       [plain(current.agent), plain(current.cwd)].filter(Boolean).join(' · '),
     );
   }
@@ -769,6 +838,7 @@
     prompt.isLost = false;
     outstanding.add(prompt);
     const isHere = () => current?.id === id;
+    let isBegun = wasLost;
     try {
       // What was sent before is answered from the transcript, or brings its agent back.
       if (!attached.has(id) && isHere() && !wasLost) {
@@ -776,7 +846,7 @@
         current.isRefused = false;
         showRunning();
         try {
-          await attach();
+          await attach(true);
         } finally {
           if (isHere()) current.starting = null;
         }
@@ -791,9 +861,10 @@
         else toBottom();
         poke(150);
       }
+      isBegun = true;
       await request('session/prompt', {
         sessionId: id,
-        prompt: [{type: 'text', text: prompt.text}],
+        prompt: [...(prompt.text.trim() ? [{type: 'text', text: prompt.text}] : []), ...images.blocks(prompt.images)],
         _meta: {acpbox: {idempotencyKey: prompt.key}},
       });
       outstanding.delete(prompt);
@@ -806,8 +877,13 @@
       if (isHere()) {
         problem(error.message);
         // What never became part of the transcript is not lost either.
-        if (!attached.has(id)) $('prompt').value = [$('prompt').value, prompt.text].filter(Boolean).join('\n\n');
+        if (!isBegun) {
+          $('prompt').value = [$('prompt').value, prompt.text].filter(Boolean).join('\n\n');
+          keepDraft();
+          grow();
+        }
       }
+      if (!isBegun) images.giveBack(id, prompt.images);
     } finally {
       if (isHere()) {
         showRunning();
@@ -818,13 +894,14 @@
 
   function submit() {
     const text = $('prompt').value;
-    if (!current || !text.trim()) return;
+    if (!current || (!text.trim() && images.isEmpty())) return;
     if (!isReady) return problem('Not connected: your prompt is kept here until the connection is back.');
     problem('');
     $('prompt').value = '';
-    drafts.delete(current.id);
+    keepDraft();
     grow();
-    send({session: current.id, text, key: key()});
+    commands.update();
+    send({session: current.id, text, images: images.take(), key: key()});
   }
 
   function cancel() {
@@ -857,8 +934,17 @@
     submit();
   });
   $('stop').addEventListener('click', cancel);
-  $('prompt').addEventListener('input', grow);
+  $('prompt').addEventListener('input', () => {
+    grow();
+    keepDraft();
+  });
+  const commands = completion(() => current?.commands, () => {
+    grow();
+    keepDraft();
+  });
+  const images = attachments(() => !!current?.takesImages, problem);
   $('prompt').addEventListener('keydown', event => {
+    if (commands.key(event)) return;
     const isPlain = !event.shiftKey && !event.ctrlKey && !event.altKey && !event.metaKey;
     const isTouch = matchMedia('(pointer: coarse)').matches;
     if (event.key === 'Enter' && isPlain && !isTouch && !event.isComposing) {
@@ -878,8 +964,13 @@
   /** Open requests by the id that acpbox gave them on this connection. */
   const asks = new Map();
 
+  let unanswered = [];
+
   function ask(id, method, params) {
-    asks.set(id, {id, method, session: params.sessionId, params, since: performance.now()});
+    const said = JSON.stringify([method, params]);
+    const known = unanswered.find(it => it.said === said);
+    unanswered = unanswered.filter(it => it !== known);
+    asks.set(id, Object.assign(known ?? {}, {id, method, said, session: params.sessionId, params, since: performance.now()}));
     showAsks();
     showRunning();
     if (params.sessionId === current?.id) poke();
@@ -902,19 +993,94 @@
       }
     }
     box.hidden = !here.length;
+    showLoose();
     showRunning();
     showList();
   }
 
+  /** A question about a request, such as that for a new session, belongs to no session yet. */
+  const loose = () => [...asks.values()].find(it => typeof it.session !== 'string');
+
+  function showLoose() {
+    const dialog = $('ask-dialog');
+    const it = loose();
+    if (!it) {
+      dialog.replaceChildren();
+      return dialog.close();
+    }
+    it.element ??= card(it);
+    if (dialog.firstChild !== it.element) {
+      it.since = performance.now();
+      dialog.replaceChildren(it.element);
+    }
+    if (!dialog.open) dialog.showModal();
+  }
+  $('ask-dialog').addEventListener('cancel', event => {
+    event.preventDefault();
+    const it = loose();
+    if (it) answer(it, it.method === 'elicitation/create' ? {action: 'cancel'} : {outcome: {outcome: 'cancelled'}});
+  });
+  // Browsers let nobody prevent that for ever.
+  $('ask-dialog').addEventListener('close', showLoose);
+
   function card(it) {
-    return it.method === 'session/request_permission' ? permission(it) : question(it);
+    if (it.method === 'session/request_permission') return permission(it);
+    return it.params.mode === 'url' ? address(it) : question(it);
   }
 
-  /** There is no form here for what an agent wants to know: another client may have one. */
+  const said = text => (typeof text === 'string' ? plain(text) : '');
+  const DECLINE = {name: 'Decline', kind: 'reject', result: {action: 'decline'}};
+  const DISMISS = {name: 'Dismiss', kind: '', result: {action: 'cancel'}};
+
+  /** What the agent wants to know, as a form. */
   function question(it) {
-    return frame(it, 'Question', plain(it.params.message) || 'The agent asks a question', [
-      make('p', {className: 'hint'}, ['Answer it in an editor that follows this session, or decline it here.']),
-    ], [{name: 'Decline', kind: 'reject', result: {action: 'decline'}}]);
+    const {elements, read} = fields(it.params.requestedSchema);
+    const title = said(it.params.message) || 'The agent asks a question';
+    const button = ({name, kind, result}) => {
+      const button = make('button', {type: 'button', className: kind}, [name]);
+      button.addEventListener('click', () => answer(it, result));
+      return button;
+    };
+    const form = make('form', {noValidate: true}, [
+      ...elements,
+      make('div', {className: 'options'}, [make('button', {type: 'submit', className: 'allow'}, ['Send']), button(DECLINE), button(DISMISS)]),
+    ]);
+    form.addEventListener('submit', event => {
+      event.preventDefault();
+      const content = read();
+      if (content) answer(it, {action: 'accept', content});
+    });
+    return make('article', {className: 'ask', tabIndex: -1, ariaLabel: `Question: ${title}`}, [
+      make('h2', {}, ['Question']),
+      make('p', {className: 'what', dir: 'auto'}, [title]),
+      form,
+    ]);
+  }
+
+  /** An address that the agent wants to be visited: whose it is must be seen. */
+  function address(it) {
+    const title = said(it.params.message) || 'The agent asks you to visit an address';
+    const url = webAddress(it.params.url);
+    const parts = [make('pre', {}, [plain(it.params.url)])];
+    if (!url) parts.push(make('p', {className: 'hint'}, ['This page opens no such address.']));
+    const element = frame(it, 'Visit an address', title, parts, [DECLINE, DISMISS]);
+    if (url) {
+      const link = make('a', {href: url.href, target: '_blank', rel: 'noreferrer noopener', className: 'button allow'}, [`Open ${plain(url.host)}`]);
+      link.addEventListener('click', event => {
+        if (!answer(it, {action: 'accept'})) event.preventDefault();
+      });
+      element.querySelector('.options').prepend(link);
+    }
+    return element;
+  }
+
+  function webAddress(text) {
+    try {
+      const url = new URL(text);
+      return ['http:', 'https:'].includes(url.protocol) ? url : null;
+    } catch {
+      return null;
+    }
   }
 
   function permission(it) {
@@ -987,22 +1153,27 @@
   }
 
   function answer(it, result) {
-    if (performance.now() - it.since < TOO_SOON || !asks.delete(it.id)) return;
+    if (performance.now() - it.since < TOO_SOON || !asks.delete(it.id)) return false;
     write({id: it.id, result});
     const hadFocus = it.element.contains(document.activeElement);
     showAsks();
     if (hadFocus) ($('asks').querySelector('.ask') ?? $('prompt')).focus();
     poke();
+    return true;
   }
 
   // ---- Settings ----------------------------------------------------------------------
 
-  /** Who joins others is not told what can be set: the transcript has it. */
-  async function learnSettings(session) {
+  /** What can be set, and the agent's commands, as the transcript has them; starts nothing. */
+  async function learn(session) {
+    session.hasLearned = true;
     const of = ['new', 'load', 'resume', 'fork', 'set_config_option'].map(it => `session/${it}:result`);
-    const kinds = [...of, 'config_option_update', 'current_mode_update', 'session/set_mode', 'session/set_model'];
-    const page = {sessionId: session.id, before: Number.MAX_SAFE_INTEGER, limit: 100, kinds};
-    for (const {message} of (await request('_acpbox/session/events', page)).events) {
+    const last = (limit, kinds) => request('_acpbox/session/events', {sessionId: session.id, before: Number.MAX_SAFE_INTEGER, limit, kinds});
+    const [settings, offered] = await Promise.all([
+      last(100, [...of, 'config_option_update', 'current_mode_update', 'session/set_mode', 'session/set_model']),
+      last(1, ['available_commands_update']),
+    ]);
+    for (const {message} of settings.events) {
       for (const part of ['modes', 'models', 'configOptions']) {
         const said = message.result?.[part] ?? message.params?.update?.[part];
         if (said) session[part] = said;
@@ -1011,40 +1182,134 @@
       if (mode && session.modes) session.modes.currentModeId = mode;
       if (message.params?.modelId && session.models) session.models.currentModelId = message.params.modelId;
     }
+    session.commands ??= offered.events[0]?.message.params?.update?.availableCommands;
+    if (session !== current) return;
+    showSettings();
+    commands.update();
   }
 
   function showSettings() {
     if (!current) return;
     const session = current;
     const choices = [];
-    const options = list(session.configOptions).filter(it => it.type === 'select' && Array.isArray(it.options));
-    for (const option of options) {
-      const values = list(option.options).flatMap(it => (it.options ? list(it.options) : [it]));
-      choices.push([option.name ?? option.id, option.currentValue, values.map(it => [it.value, it.name ?? it.value]), async value => {
-        const params = {sessionId: session.id, configId: option.id, value};
-        const result = await request('session/set_config_option', params);
-        if (result.configOptions) session.configOptions = result.configOptions;
-      }]);
+    const setOption = (option, said) => async value => {
+      const result = await request('session/set_config_option', {sessionId: session.id, configId: option.id, ...said, value});
+      if (result.configOptions) session.configOptions = result.configOptions;
+    };
+    for (const option of list(session.configOptions)) {
+      const name = option.name ?? option.id;
+      if (option.type === 'boolean') choices.push(toggle(name, option.currentValue === true, setOption(option, {type: 'boolean'})));
+      else if (option.type === 'select' && Array.isArray(option.options)) {
+        const entry = it => [it.value, it.name ?? it.value];
+        const values = list(option.options).map(it => (it.options ? {group: it.name ?? it.group, entries: list(it.options).map(entry)} : entry(it)));
+        choices.push(selection(name, option.currentValue, values, setOption(option, {})));
+      }
     }
-    if (!options.length && list(session.modes?.availableModes).length) {
-      choices.push(['Mode', session.modes.currentModeId, list(session.modes.availableModes).map(it => [it.id, it.name ?? it.id]), async modeId => {
+    const {modes, models} = session;
+    const hasOptions = choices.length > 0;
+    if (!hasOptions && list(modes?.availableModes).length) {
+      choices.push(selection('Mode', modes.currentModeId, list(modes.availableModes).map(it => [it.id, it.name ?? it.id]), async modeId => {
         await request('session/set_mode', {sessionId: session.id, modeId});
-        session.modes.currentModeId = modeId;
-      }]);
+        modes.currentModeId = modeId;
+      }));
     }
-    if (!options.length && list(session.models?.availableModels).length) {
-      choices.push(['Model', session.models.currentModelId, list(session.models.availableModels).map(it => [it.modelId, it.name ?? it.modelId]), async modelId => {
+    if (!hasOptions && list(models?.availableModels).length) {
+      choices.push(selection('Model', models.currentModelId, list(models.availableModels).map(it => [it.modelId, it.name ?? it.modelId]), async modelId => {
         await request('session/set_model', {sessionId: session.id, modelId});
-        session.models.currentModelId = modelId;
-      }]);
+        models.currentModelId = modelId;
+      }));
     }
-    $('settings').replaceChildren(...choices.map(([name, value, values, set]) => {
-      const select = make('select', {}, values.map(([id, text]) => make('option', {value: id}, [plain(text)])));
-      select.value = value;
-      select.addEventListener('change', () => set(select.value).catch(failed).finally(showSettings));
-      return make('label', {}, [plain(name), select]);
-    }));
+    // Setting something would start the agent; that is for prompts.
+    for (const {input} of choices) input.disabled = !session.live;
+    $('settings').title = session.live || !choices.length ? '' : 'What the session was set to; the agent must run to change it.';
+    $('settings').replaceChildren(...choices.map(it => it.label));
   }
+
+  function selection(name, value, values, set) {
+    const entry = ([id, text]) => make('option', {value: id}, [plain(text)]);
+    const input = make('select', {}, values.map(it => (Array.isArray(it) ? entry(it) : make('optgroup', {label: plain(it.group)}, it.entries.map(entry)))));
+    input.value = value;
+    input.addEventListener('change', () => set(input.value).catch(failed).finally(showSettings));
+    return {input, label: make('label', {}, [plain(name), input])};
+  }
+
+  function toggle(name, value, set) {
+    const input = make('input', {type: 'checkbox', checked: value});
+    input.addEventListener('change', () => set(input.checked).catch(failed).finally(showSettings));
+    return {input, label: make('label', {}, [input, plain(name)])};
+  }
+
+  // ---- What can be done with a session -----------------------------------------------
+
+  /** Says that something is done, which may take a while, and what went wrong with it. */
+  async function act(session, doing, work) {
+    if (!isReady) return problem('Not connected.');
+    if (session.starting) return;
+    $('actions').hidePopover();
+    problem('');
+    session.starting = doing;
+    showRunning();
+    try {
+      await work();
+    } catch (error) {
+      if (session === current && error.code === NOT_FOUND) gone(session);
+      else failed(error);
+    } finally {
+      session.starting = null;
+      showRunning();
+      if (session === current) poke(0);
+    }
+  }
+
+  /** Resolves to whether somebody is sure. */
+  function confirmed(title, text, action) {
+    const dialog = $('confirm-dialog');
+    $('actions').hidePopover();
+    $('confirm-title').textContent = title;
+    $('confirm-text').textContent = text;
+    $('confirm-submit').textContent = action;
+    dialog.returnValue = '';
+    dialog.showModal();
+    return new Promise(resolve => dialog.addEventListener('close', () => resolve(dialog.returnValue === 'yes'), {once: true}));
+  }
+
+  const named = session => `“${plain(session.title) || 'Untitled'}”`;
+
+  $('fork').addEventListener('click', () => {
+    const session = current;
+    act(session, 'Forking…', async () => {
+      const result = await request('session/fork', {sessionId: session.id, cwd: session.cwd, mcpServers: []});
+      attached.set(result.sessionId, Promise.resolve());
+      await refreshList();
+      if (session !== current) return;
+      location.hash = `#/${result.sessionId}`;
+      route();
+      announce('This is the fork.');
+      $('prompt').focus();
+    });
+  });
+  $('close').addEventListener('click', async () => {
+    const session = current;
+    const text = 'A turn runs in it, which is ended. What was said stays, and a prompt goes on with it later.';
+    if (session.running && !await confirmed(`Close ${named(session)}?`, text, 'Close')) return;
+    act(session, 'Closing…', async () => {
+      await request('session/close', {sessionId: session.id});
+      attached.delete(session.id);
+      await refreshList();
+      announce('The session is closed.');
+    });
+  });
+  $('delete').addEventListener('click', async () => {
+    const session = current;
+    const text = `${session.running ? 'A turn runs in it, which is ended. ' : ''}Its transcript and what its agent kept of it are removed for good. Files in its folder stay.`;
+    if (!await confirmed(`Delete ${named(session)}?`, text, 'Delete')) return;
+    act(session, 'Deleting…', async () => {
+      const {kept} = (await request('session/delete', {sessionId: session.id}))._meta?.acpbox ?? {};
+      if (session === current) gone(session);
+      else refreshList();
+      if (Array.isArray(kept) && kept.length) status('ready', plain(`Deleted, but for: ${kept.join('; ')}`));
+    });
+  });
 
   // ---- New sessions ------------------------------------------------------------------
 
@@ -1085,7 +1350,7 @@
       await refreshList();
       location.hash = `#/${result.sessionId}`;
       route();
-      Object.assign(current, {cwd, agent, live: true, modes: result.modes, models: result.models, configOptions: result.configOptions});
+      Object.assign(current, {cwd, agent, live: true, state: 'live', modes: result.modes, models: result.models, configOptions: result.configOptions});
       showHead();
       showSettings();
       $('prompt').focus();
@@ -1105,9 +1370,12 @@
   // ---- The keyboard, and the rest ----------------------------------------------------
 
   document.addEventListener('keydown', event => {
-    if (event.ctrlKey || event.altKey || event.metaKey || document.querySelector('dialog[open]')) return;
+    if (event.ctrlKey || event.altKey || event.metaKey || document.querySelector('dialog[open], :popover-open')) return;
     const isTyping = event.target.matches('input, textarea, select');
     if (event.key === 'Escape') {
+      // Whoever leaves a field does not mean the turn.
+      const form = isTyping && event.target.closest('.ask');
+      if (form) return form.focus();
       if (event.target === $('search')) {
         $('search').value = '';
         search();
@@ -1148,26 +1416,6 @@
     refreshList();
     if (current) poke();
   });
-
-  function make(name, properties = {}, children = []) {
-    const element = document.createElement(name);
-    const {dataset, ...rest} = properties;
-    Object.assign(element, rest);
-    Object.assign(element.dataset, dataset);
-    element.append(...children);
-    return element;
-  }
-
-  /** The objects of what should be a list of them: an agent may send anything. */
-  function list(value) {
-    return Array.isArray(value) ? value.filter(it => it && typeof it === 'object') : [];
-  }
-
-  /** Text as it is: nothing in it hides or turns around what stands beside it. */
-  function plain(text) {
-    return String(text ?? '').replace(/[\0-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]/g,
-      it => `\\u${it.charCodeAt(0).toString(16).padStart(4, '0')}`);
-  }
 
   function localize(time) {
     const date = new Date(time.dateTime);

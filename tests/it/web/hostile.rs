@@ -9,10 +9,10 @@ use crate::support::browser::View;
 use crate::support::setup::Setup;
 use crate::support::steps::{end_turn, expect_prompt};
 
-const PAYLOAD: &str = r#""><img src=x onerror=window.hit=1></main><script>window.hit=1</script>' onmouseover='window.hit=1 [a](javascript:window.hit=1)"#;
+pub(super) const PAYLOAD: &str = r#""><img src=x onerror=window.hit=1></main><script>window.hit=1</script>' onmouseover='window.hit=1 [a](javascript:window.hit=1)"#;
 
 /// What would show that something came through.
-const FOREIGN: &str = r#"(() => {
+pub(super) const FOREIGN: &str = r#"(() => {
     const found = [];
     for (const element of document.querySelectorAll('body *')) {
         if (['script', 'iframe', 'object', 'embed', 'link', 'style', 'base', 'svg'].includes(element.localName)) found.push(element.outerHTML);
@@ -103,6 +103,10 @@ fn the_page_is_served_strictly() {
     for (path, kind) in [
         ("/", "text/html; charset=utf-8"),
         ("/page.js", "text/javascript; charset=utf-8"),
+        ("/commands.js", "text/javascript; charset=utf-8"),
+        ("/dom.js", "text/javascript; charset=utf-8"),
+        ("/form.js", "text/javascript; charset=utf-8"),
+        ("/images.js", "text/javascript; charset=utf-8"),
         ("/page.css", "text/css; charset=utf-8"),
         ("/transcript.css", "text/css; charset=utf-8"),
         ("/icon.svg", "image/svg+xml"),

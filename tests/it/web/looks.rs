@@ -84,6 +84,7 @@ fn everything_is_reached_by_tab_in_the_order_that_is_seen_and_has_a_name() {
         "new-button",
         "search",
         "a",
+        "actions-button",
         "transcript",
         "in the transcript",
         "prompt",
