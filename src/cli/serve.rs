@@ -47,7 +47,7 @@ pub(super) fn run(global: &Global, arguments: &ServeArguments) -> anyhow::Result
         }
         let host = std::sync::Arc::clone(&server.host);
         let keeping = tokio::spawn(retention::keep(std::sync::Arc::clone(&host)));
-        service::run(server, listeners, stop, hurry).await;
+        service::run(server, listeners, stop, hurry, arguments.detached).await;
         keeping.abort();
         host.shutdown().await;
         Ok(exit::DONE)

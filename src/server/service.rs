@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use futures::FutureExt as _;
 use tokio::io::AsyncWriteExt as _;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, TryAcquireError};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -16,6 +16,7 @@ use super::connection::{Gate, serve};
 use super::descriptors::Spare;
 use super::http::{self, Site};
 use super::listen::{Accepted, Listener};
+use super::retire::Retirement;
 use crate::acp::failure::INTERNAL_ERROR;
 use crate::config::ServerSettings;
 use crate::rpc::message;
@@ -31,18 +32,42 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Serves the clients of all listeners. Once `stop` is cancelled no more are taken
 /// in, and running turns may end, up to `drain_timeout` or until `hurry` is
-/// cancelled. Then every connection ends; what is live is the caller's to close.
+/// cancelled. Then every connection ends; what is live is the caller's to close. A
+/// server that was started `on_demand` also stops once nobody has used it for
+/// `spawned_idle_timeout`.
 pub async fn run(
     server: Arc<Server>,
     listeners: Vec<Listener>,
     stop: CancellationToken,
     hurry: CancellationToken,
+    on_demand: bool,
 ) {
     server.host.expect_clients();
     let settings = server.host.config.server.clone();
     let tasks = TaskTracker::new();
     let shutdown = CancellationToken::new();
     let places = Arc::new(Semaphore::new(settings.connections));
+    if on_demand {
+        let retirement = Retirement::new(
+            Arc::clone(&server.host),
+            Arc::clone(&server.observed.clients),
+            Arc::clone(&places),
+            settings.connections,
+            stop.clone(),
+        );
+        let _ = server.observed.retirement.set(Arc::clone(&retirement));
+        if let Some(patience) = settings.spawned_idle_timeout {
+            let stop = stop.clone();
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = retirement.watch(patience) => {
+                        tracing::info!("nobody uses this server: it ends (server.spawned_idle_timeout)");
+                    }
+                    () = stop.cancelled() => {}
+                }
+            });
+        }
+    }
     for listener in listeners {
         let site = match &listener {
             Listener::Http(socket) => {
@@ -138,9 +163,11 @@ impl Accepting {
     }
 
     fn take_in(&self, accepted: Accepted) {
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            self.turn_away(accepted);
-            return;
+        let place = match Arc::clone(&self.places).try_acquire_owned() {
+            Ok(place) => place,
+            Err(TryAcquireError::NoPermits) => return self.turn_away(accepted),
+            // This server ends. Whoever comes finds no socket in a moment, or the next one's.
+            Err(TryAcquireError::Closed) => return,
         };
         self.is_full.store(false, Ordering::Relaxed);
         let patience = self.settings.handshake_timeout;

@@ -28,7 +28,7 @@ use crate::store::{Direction, EventPage, EventRow, SessionRow, Store, TurnRow};
 use crate::transcript::meta::renamed;
 
 /// A fork whose events are being copied.
-const FORKING: &str = "forking";
+pub(super) const FORKING: &str = "forking";
 
 const PAGE_EVENTS: usize = 1000;
 const PAGE_BYTES: usize = 1 << 20;
@@ -296,6 +296,7 @@ async fn answer(
             last_seq: state.next_seq,
             usage: usage::shown(&state.row.usage),
             restored: Some(restored),
+            state: None,
             forked_from: Some(from.clone()),
             warnings,
         };

@@ -12,7 +12,11 @@ use crate::support::setup::{Setup, wait_until};
 use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
 
 mod choice;
+mod versions;
+mod unused;
+mod stored;
 mod rounds;
+mod crowd;
 
 /// A running `acpbox serve` at the usual place; ended when it is dropped.
 struct Server(Child);

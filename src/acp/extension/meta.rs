@@ -33,6 +33,11 @@ pub struct SessionOptions {
     /// What this client does in the session, beside others that are attached.
     #[serde(default)]
     pub role: Role,
+    /// `session/load` and `session/resume`: `false` starts nothing. A session whose agent
+    /// does not run is followed as it is stored, and `cwd` may be left out; whatever is
+    /// sent to the session next brings it back, with what was said here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start: Option<bool>,
 }
 
 /// What a client that is attached to a session does there.
@@ -125,9 +130,13 @@ pub struct SessionMeta {
     /// What the session has used until now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<SessionUsage>,
-    /// How a stored session came back; absent for a new one.
+    /// How a stored session came back; absent for a new one, and for one that is
+    /// followed as it is stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restored: Option<Restored>,
+    /// With `start: false`: what the session is now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<SessionState>,
     /// Where a fork comes from; absent for other sessions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forked_from: Option<ForkedFrom>,
@@ -198,9 +207,9 @@ pub enum SessionState {
     Live,
     /// Its client or its process ended without closing it.
     Open,
-    /// By `session/close`.
     /// Its agent was idle and ended; it goes on when it is used.
     Sleeping,
+    /// By `session/close`.
     Closed,
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::edits;
+use crate::acp::methods;
 use crate::rpc::{message, splice};
 
 /// The sessions that a client follows.
@@ -15,8 +16,10 @@ struct Followed {
     seen: i64,
     /// How many updates with that number it saw.
     count: usize,
-    /// The params of `session/load`; absent until the session is known to be there.
+    /// The params of `session/load`, where the client said how to bring it back.
     load: Option<String>,
+    /// Whether the server lets the client follow: it was sent something, or answered.
+    is_there: bool,
     /// `session/load`s of the client's own on their way: they begin anew.
     loading: usize,
     /// Updates with the number `seen` that come again.
@@ -25,9 +28,11 @@ struct Followed {
     echoes: Vec<String>,
 }
 
-/// Asks for a session on a new connection.
+/// Asks for a session on a new connection, which starts nothing.
 pub(super) struct Load {
     pub(super) session: String,
+    /// `session/load`, or `session/resume` where it is not known what was seen.
+    pub(super) method: &'static str,
     pub(super) params: String,
 }
 
@@ -43,7 +48,7 @@ impl Sessions {
     pub(super) fn load_ends(&mut self, session: &str) {
         if let Some(followed) = self.0.get_mut(session) {
             followed.loading = followed.loading.saturating_sub(1);
-            if followed.loading == 0 && followed.load.is_none() {
+            if followed.loading == 0 && !followed.is_there {
                 self.0.remove(session);
             }
         }
@@ -52,6 +57,7 @@ impl Sessions {
     /// The session is there; `begun_with` is of the request that says how to load it.
     pub(super) fn is_there(&mut self, session: &str, begun_with: Option<&str>) {
         let followed = self.0.entry(session.to_owned()).or_default();
+        followed.is_there = true;
         if let Some(params) = begun_with {
             followed.load = Some(edits::load_params(params, session));
         }
@@ -89,6 +95,8 @@ impl Sessions {
         let Some(followed) = self.0.get_mut(&*session) else {
             return true;
         };
+        // While it is loaded the request may still fail.
+        followed.is_there |= followed.loading == 0;
         if seq == followed.seen && followed.skip > 0 {
             followed.skip -= 1;
             return false;
@@ -110,7 +118,7 @@ impl Sessions {
         let mut loads = Vec::new();
         // What is on its way for the first time is asked for by the client's own request.
         self.0
-            .retain(|_, followed| followed.load.is_some() || followed.loading > 0);
+            .retain(|_, followed| followed.is_there || followed.loading > 0);
         for (session, followed) in &mut self.0 {
             let theirs = prompts.iter().filter(|(of, _)| of == session);
             followed.echoes = theirs.flat_map(|(_, params)| blocks(params)).collect();
@@ -118,11 +126,22 @@ impl Sessions {
             if followed.loading > 0 {
                 continue;
             }
-            let load = followed.load.as_deref();
-            let params = load.and_then(|load| edits::with_option(load, "after", &after));
+            let load = match &followed.load {
+                Some(load) => load.clone(),
+                // As it is stored.
+                None => edits::load_params("{}", session),
+            };
+            // All of a transcript is more than a client asked for that loaded none of it.
+            let method = match followed.load.is_none() && followed.seen == 0 {
+                true => methods::SESSION_RESUME,
+                false => methods::SESSION_LOAD,
+            };
+            let params = edits::with_option(&load, "after", &after);
+            let params = params.and_then(|params| edits::with_option(&params, "start", "false"));
             match params {
                 Some(params) => loads.push(Load {
                     session: session.clone(),
+                    method,
                     params,
                 }),
                 None => tracing::warn!(session, "the session cannot be followed again"),

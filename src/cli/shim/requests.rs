@@ -100,6 +100,15 @@ impl Requests {
         Some(request)
     }
 
+    /// The server that ends has not begun it.
+    pub(super) fn put_back(&mut self, id: &str, mut request: Request) {
+        request.is_unsent = true;
+        self.kept_bytes += request.bytes();
+        if let Some(before) = self.waiting.insert(id.into(), request) {
+            self.kept_bytes -= before.bytes();
+        }
+    }
+
     /// It did not go out.
     pub(super) fn is_unsent(&mut self, id: &str, text: &str) {
         if let Some(request) = self.waiting.get_mut(id) {
