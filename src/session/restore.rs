@@ -160,6 +160,21 @@ impl Host {
         asked: Option<&Asked>,
         params: Option<&str>,
     ) -> Result<Back, Refusal> {
+        let restored = self.restore_now(session, client, asked, params).await;
+        if restored.is_err() {
+            // However it shows, it says nothing of the session if acpbox ends.
+            self.restarts.may_start()?;
+        }
+        restored
+    }
+
+    async fn restore_now(
+        self: &Arc<Host>,
+        session: &str,
+        client: &Arc<Client>,
+        asked: Option<&Asked>,
+        params: Option<&str>,
+    ) -> Result<Back, Refusal> {
         self.known(session).await?;
         let lease = self.lease(session).await?;
         // Until then another process may have driven it.

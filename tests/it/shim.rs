@@ -97,6 +97,11 @@ fn socket(setup: &Setup) -> PathBuf {
     setup.path().join("run/acpbox/acpbox.sock")
 }
 
+/// Waits at most a minute for something to become true.
+fn in_time(mut is_true: impl FnMut() -> bool) -> bool {
+    (0..6).any(|_| wait_until(&mut is_true))
+}
+
 /// The process that serves this client.
 fn server_of(client: &mut Client) -> u64 {
     let info = client.call("_acpbox/server/info", json!({})).unwrap();
@@ -176,7 +181,7 @@ fn break_connections(server: &Server) {
     let pid = rustix::process::Pid::from_raw(i32::try_from(server.id()).unwrap()).unwrap();
     let descriptor =
         rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
-    for number in 3..64 {
+    for number in 3..256 {
         let copy = rustix::process::pidfd_getfd(
             &descriptor,
             number,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::book::Defaults;
 use super::link::{Link, NoLink};
@@ -15,6 +16,9 @@ use crate::cli::output;
 
 /// How long a server that lets nobody in may take to be gone.
 const LEAVING: Duration = Duration::from_secs(10);
+
+/// How long to try to be alone with a server that is of no use as it is.
+const MEETING: Duration = Duration::from_secs(2);
 const CHECK: Duration = Duration::from_millis(30);
 
 /// What the command line says of servers.
@@ -79,10 +83,19 @@ async fn open(place: &Place, spawn: Option<&Spawn>) -> Result<Link, NoLink> {
                     return Ok(link);
                 }
                 asked = Some(link.info.instance.clone());
-                if let Err(why) = link.retire().await {
-                    tracing::info!("the older server stays: {why}");
+                let Err(why) = link.retire().await else {
+                    continue;
+                };
+                tracing::info!("the older server stays: {why}");
+                let is_useless = place.objection_to_version(&link.info).is_some();
+                if !is_useless || begun.elapsed() > MEETING {
                     return Ok(link);
                 }
+                // Another client may just ask the same. One of them will be alone.
+                link.close().await;
+                asked = None;
+                let random = Uuid::new_v4().as_bytes()[0];
+                tokio::time::sleep(CHECK + Duration::from_millis(random.into())).await;
             }
             // Its socket is gone in a moment.
             Err(NoLink::Leaving(_)) if begun.elapsed() < LEAVING => {

@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use serde_json::json;
 
-use super::{Server, command, server_of, socket};
+use super::{Server, command, in_time, server_of, socket};
 use crate::support::client::Client;
 use crate::support::setup::{Setup, wait_until};
 use crate::support::steps::{chunk, end_turn, expect_prompt};
@@ -134,7 +134,7 @@ impl Stop {
 impl Drop for Stop {
     fn drop(&mut self) {
         let _ = rustix::process::kill_process(self.0, rustix::process::Signal::TERM);
-        wait_until(|| self.is_over());
+        in_time(|| self.is_over());
     }
 }
 

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::Server;
+use super::{Server, in_time};
 use crate::support::client::{Client, value};
-use crate::support::setup::{Setup, wait_until};
+use crate::support::setup::Setup;
 use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
 
 /// How many agents run in the server.
@@ -131,7 +131,7 @@ fn a_session_that_is_not_live_is_replayed_and_followed_and_nothing_is_started() 
     assert_eq!(late.texts(), ["three"]);
     for follower in [&mut observer, &mut bare] {
         let mut texts = Vec::new();
-        assert!(wait_until(|| {
+        assert!(in_time(|| {
             let _ = follower.call("session/list", json!({}));
             texts.extend(follower.texts());
             texts.len() >= 2
@@ -165,7 +165,7 @@ fn a_session_that_sleeps_is_followed_without_being_woken_and_its_agent_is_asked_
     drop(client);
     let mut other = setup.connect();
     let is_asleep = |client: &mut Client| running(client) == 0;
-    assert!(wait_until(|| is_asleep(&mut other)));
+    assert!(in_time(|| is_asleep(&mut other)));
     let result = other
         .call("session/resume", follow(&session, json!({})))
         .unwrap();

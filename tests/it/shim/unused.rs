@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::choice::Stop;
-use super::{server_of, socket};
-use crate::support::setup::{Setup, wait_until};
+use super::{in_time, server_of, socket};
+use crate::support::setup::Setup;
 use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
 
 fn setup(patience: &str) -> Setup {
@@ -27,7 +27,7 @@ fn it_ends_by_itself_and_the_next_client_starts_another_which_has_its_sessions()
     std::thread::sleep(Duration::from_millis(900));
     assert!(!server.is_over(), "somebody is connected");
     drop(client);
-    assert!(wait_until(|| server.is_over()), "it goes on");
+    assert!(in_time(|| server.is_over()), "it goes on");
     assert!(!socket(&setup).exists());
     let mut client = setup.connect();
     let next = Stop::of(server_of(&mut client));
@@ -80,7 +80,7 @@ fn a_turn_that_runs_and_a_question_that_waits_keep_it() {
     let update = client.expect("session/update");
     assert!(update.contains("two"), "{update}");
     drop(client);
-    assert!(wait_until(|| server.is_over()), "it goes on");
+    assert!(in_time(|| server.is_over()), "it goes on");
 }
 
 #[test]
@@ -114,6 +114,6 @@ fn whoever_connects_while_it_ends_has_a_server_all_the_same() {
     assert!(servers.len() > 1, "it never ended");
     for server in servers {
         let server = Stop::of(server);
-        assert!(wait_until(|| server.is_over()), "it goes on");
+        assert!(in_time(|| server.is_over()), "it goes on");
     }
 }

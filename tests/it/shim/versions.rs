@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::{Value, json};
 
 use super::choice::Stop;
-use super::{Server, server_of, socket};
+use super::{Server, in_time, server_of, socket};
 use crate::support::client::{Client, value};
-use crate::support::setup::{Setup, wait_until};
+use crate::support::setup::Setup;
 use crate::support::steps::{chunk, end_turn, expect_prompt};
 
 /// The process that the others claim to be.
@@ -133,7 +133,7 @@ fn a_server_of_another_version_is_used_if_it_speaks_alike_and_else_one_is_told_w
         let pid = if is_used { PID } else { client.child.id() };
         assert_eq!(said["pid"], pid, "{info}");
         assert!(
-            wait_until(|| client.stderr().contains(words)),
+            in_time(|| client.stderr().contains(words)),
             "{words}\n{}",
             client.stderr()
         );
@@ -185,7 +185,7 @@ fn a_client_whose_server_is_replaced_by_one_that_it_cannot_use_says_so_at_once()
     // One that it can use is used again.
     setup.script(&[expect_prompt(), chunk("one"), end_turn()]);
     let server = Server::start(&setup);
-    assert!(wait_until(|| client
+    assert!(in_time(|| client
         .call("session/list", json!({}))
         .is_ok()));
     assert_eq!(server_of(&mut client), u64::from(server.id()));
@@ -225,15 +225,15 @@ fn a_server_retires_only_for_its_last_client_and_when_nothing_goes_on() {
         refused["reason"].as_str().unwrap().contains(words)
     };
     // That the second one left is noticed soon.
-    assert!(wait_until(|| is_refused_for(
+    assert!(in_time(|| is_refused_for(
         &mut first,
         "something goes on"
     )));
     first.notify("session/cancel", json!({"sessionId": session}));
     // An agent that does not end the turn is ended, in time.
     let _ = first.answer(turn);
-    assert!(wait_until(|| retire(&mut first)["retired"] == true));
-    assert!(wait_until(|| stop.is_over()), "it goes on");
+    assert!(in_time(|| retire(&mut first)["retired"] == true));
+    assert!(in_time(|| stop.is_over()), "it goes on");
     // Whoever is still there starts the next one.
     let again = server_of(&mut first);
     let stop = Stop::of(again);
