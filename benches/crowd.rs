@@ -14,15 +14,18 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 const IDLE: usize = 1_000;
 const STREAMS: usize = 200;
 /// What each of the streams sends, and the one alone.
-const UPDATES: u64 = 5_000;
+const UPDATES: u64 = 20_000;
 const ALONE: u64 = 200_000;
 const ROUNDS: usize = 3;
+/// How often it is looked at how far each stream is.
+const SAMPLE: Duration = Duration::from_millis(20);
 
 fn main() {
     let asked: Vec<String> = std::env::args().skip(1).collect();
@@ -108,55 +111,81 @@ fn streams() {
         alone.answer();
         let one = ALONE as f64 / started.elapsed().as_secs_f64();
         let start = Arc::new(Barrier::new(STREAMS + 1));
+        let counts: Arc<Vec<AtomicU64>> = Arc::new((0..STREAMS).map(|_| 0.into()).collect());
         let streams: Vec<_> = peers
             .into_iter()
-            .map(|mut peer| {
-                let start = Arc::clone(&start);
+            .enumerate()
+            .map(|(at, mut peer)| {
+                let (start, counts) = (Arc::clone(&start), Arc::clone(&counts));
                 std::thread::spawn(move || {
                     start.wait();
                     let started = Instant::now();
                     peer.prompt(&format!("[[flood:{UPDATES}]]"));
-                    let half = peer.count(UPDATES / 2);
+                    peer.count(UPDATES, &counts[at]);
                     peer.answer();
-                    (peer, half - started, started.elapsed())
+                    (peer, started.elapsed())
                 })
             })
             .collect();
         start.wait();
         let started = Instant::now();
-        let mut halves = Vec::new();
+        let mut samples = Vec::new();
+        while streams.iter().any(|stream| !stream.is_finished()) {
+            let now = counts.iter().map(|count| count.load(Ordering::Relaxed));
+            samples.push((Instant::now(), now.collect()));
+            std::thread::sleep(SAMPLE);
+        }
+        let all = (STREAMS as u64 * UPDATES) as f64 / started.elapsed().as_secs_f64();
         let mut times = Vec::new();
         peers = Vec::new();
         for stream in streams {
-            let (peer, half, whole) = stream.join().unwrap();
+            let (peer, whole) = stream.join().unwrap();
             peers.push(peer);
-            halves.push(half.as_secs_f64());
             times.push(whole.as_secs_f64());
         }
-        let all = (STREAMS as u64 * UPDATES) as f64 / started.elapsed().as_secs_f64();
+        times.sort_by(f64::total_cmp);
         println!(
-            "{all:>8.0} updates/s in all, {one:>8.0} alone ({:.2}); half of it after {}, all after {}",
+            "{all:>8.0} updates/s in all, {one:>8.0} alone ({:.2}); done after {:.2} s the first, \
+             {:.2} half of them, {:.2} the last; {}",
             all / one,
-            spread(&mut halves),
-            spread(&mut times),
+            times[0],
+            times[STREAMS / 2],
+            times[STREAMS - 1],
+            shares(&samples),
         );
     }
 }
 
-/// The first, the median and the last, and how fair that is: Jain's index of the
-/// rates, which is 1 if all had the same. One that began before the others counts
-/// much in it; how long the last waits beyond the median tells whether any starved.
-fn spread(times: &mut [f64]) -> String {
-    times.sort_by(f64::total_cmp);
-    let rates = times.iter().map(|time| 1.0 / time);
-    let sum: f64 = rates.clone().sum();
-    let squares: f64 = rates.map(|rate| rate * rate).sum();
-    let jain = sum * sum / (squares * times.len() as f64);
-    let (first, median) = (times[0], times[times.len() / 2]);
-    let last = times[times.len() - 1];
+/// What each got while all of them streamed: from when the last had begun until the
+/// first was done. Jain's index is 1 if all got the same, and 1/n if one got it all.
+fn shares(samples: &[(Instant, Vec<u64>)]) -> String {
+    let begun = samples
+        .iter()
+        .position(|(_, it)| it.iter().all(|count| *count > 0));
+    let done = (samples.iter()).position(|(_, it)| it.iter().any(|count| *count >= UPDATES));
+    let (Some(begun), Some(done)) = (begun, done) else {
+        return "they never streamed all at once".to_owned();
+    };
+    if done < begun + 2 {
+        return "the first was done when the last began".to_owned();
+    }
+    let (from, before) = &samples[begun];
+    let (to, after) = &samples[done - 1];
+    let both = before.iter().zip(after);
+    let mut shares: Vec<f64> = both
+        .map(|(before, after)| (after - before) as f64)
+        .collect();
+    shares.sort_by(f64::total_cmp);
+    let sum: f64 = shares.iter().sum();
+    let squares: f64 = shares.iter().map(|share| share * share).sum();
+    let mean = sum / shares.len() as f64;
     format!(
-        "{first:.2}, {median:.2}, {last:.2} s (the last {:.2} of the median, fairness {jain:.3})",
-        last / median
+        "in the {:.2} s in which all streamed the least got {:.2}, the most {:.2} of the mean \
+         (Jain's index {:.3})",
+        (*to - *from).as_secs_f64(),
+        shares[0] / mean,
+        shares[shares.len() - 1] / mean,
+        sum * sum / (squares * shares.len() as f64)
     )
 }
 
@@ -335,13 +364,13 @@ impl Peer {
         }
     }
 
-    /// Reads so many updates, and says when the last of them came.
-    fn count(&mut self, updates: u64) -> Instant {
+    /// Reads so many updates, and says how many came so far.
+    fn count(&mut self, updates: u64, so_far: &AtomicU64) {
         let mut line = Vec::new();
         for _ in 0..updates {
             line.clear();
             assert!(self.output.read_until(b'\n', &mut line).unwrap() > 0);
+            so_far.fetch_add(1, Ordering::Relaxed);
         }
-        Instant::now()
     }
 }

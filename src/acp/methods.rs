@@ -60,6 +60,10 @@ pub fn response_kind(method: &str, is_error: bool) -> Cow<'static, str> {
     Cow::Owned(format!("{method}:{how}"))
 }
 
+/// The kind of an update by which an agent says a prompt back. Only who sent the
+/// prompt is shown it, since all others were shown the prompt.
+pub const ECHO: &str = "user_message_chunk:echo";
+
 /// What the kind of an event ends with that came from the agent for a turn
 /// which acpbox had ended already: it was shown to nobody.
 const LATE: &str = ":late";

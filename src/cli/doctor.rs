@@ -176,6 +176,7 @@ fn hooks(context: &Context, report: &mut Report) {
 
 async fn database(context: &Context) -> Outcome {
     let path = &context.config.paths.database;
+    let older = Store::older_schema(path);
     let began = Instant::now();
     let store = match context.store() {
         Ok(store) => store,
@@ -190,16 +191,19 @@ async fn database(context: &Context) -> Outcome {
         }
     };
     let size = size(path);
+    let updated = older.map_or(String::new(), |found| {
+        format!("brought up to date from schema {found} just now, ")
+    });
     let checked = tokio::time::timeout(DATABASE_PATIENCE, store.check()).await;
     let outcome = match checked {
         Ok(Ok(())) => Outcome::Good(format!(
-            "{} ({size}, sound, looked through in {} ms)",
+            "{} ({size}, {updated}sound, looked through in {} ms)",
             path.display(),
             began.elapsed().as_millis()
         )),
         Ok(Err(error)) => Outcome::Bad(format!("{error}")),
         Err(_) => Outcome::Good(format!(
-            "{} ({size}, opens; too large to be looked through here)",
+            "{} ({size}, {updated}opens; too large to be looked through here)",
             path.display()
         )),
     };

@@ -81,7 +81,7 @@ impl Remote {
             address: self.address.clone(),
             source,
         })?;
-        let token = self.token.as_ref().map(Token::text);
+        let token = self.token.as_ref().map(|token| token.text().to_string());
         let params = json!({
             "protocolVersion": 1,
             "clientCapabilities": {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::args::{Global, ServeArguments};
@@ -13,7 +14,9 @@ use super::exit::{self, Code};
 use super::output;
 use crate::config::Config;
 use crate::server::descriptors;
-use crate::server::listen::{Address, ListenError, Listener, TcpSocket, Tls, Token, UnixSocket};
+use crate::server::listen::{
+    Address, ListenError, Listener, Renewal, TcpSocket, Tls, Token, UnixSocket,
+};
 use crate::server::service;
 use crate::session::retention;
 
@@ -35,7 +38,8 @@ pub(super) fn run(global: &Global, arguments: &ServeArguments) -> anyhow::Result
         context.config.paths.server.extend(no_guests);
         let server = context.server()?;
         let (stop, hurry) = (CancellationToken::new(), CancellationToken::new());
-        stop_on_signals(&stop, &hurry)?;
+        let demands = listen_to_signals(&stop, &hurry)?;
+        let renewal = tokio::spawn(Renewal::of(&listeners).run(demands));
         for listener in &listeners {
             output::say(&format!("serving at {listener}"));
             if let Listener::Tcp(_) | Listener::Http(_) = listener
@@ -49,6 +53,7 @@ pub(super) fn run(global: &Global, arguments: &ServeArguments) -> anyhow::Result
         let keeping = tokio::spawn(retention::keep(std::sync::Arc::clone(&host)));
         service::run(server, listeners, stop, hurry, arguments.detached).await;
         keeping.abort();
+        renewal.abort();
         host.shutdown().await;
         Ok(exit::DONE)
     })
@@ -68,6 +73,8 @@ fn bound_connections(config: &mut Config) {
         ));
         config.server.connections = most;
     }
+    // They come on top, and are fewer.
+    config.server.handshakes = config.server.handshakes.min((most / 4).max(1));
 }
 
 /// What no VM may share: with a socket or the token an agent could approve itself.
@@ -168,17 +175,28 @@ fn inherited(
     Ok(listeners)
 }
 
-/// The first SIGTERM, SIGINT or SIGHUP stops; the next one hurries.
-fn stop_on_signals(stop: &CancellationToken, hurry: &CancellationToken) -> io::Result<()> {
+/// The first SIGTERM or SIGINT stops; the next one hurries. SIGHUP is the end of the
+/// terminal, which stops too; without a terminal it asks for files to be read again.
+fn listen_to_signals(
+    stop: &CancellationToken,
+    hurry: &CancellationToken,
+) -> io::Result<mpsc::Receiver<()>> {
+    let has_terminal = std::fs::File::open("/dev/tty").is_ok();
+    let (demand, demands) = mpsc::channel(1);
     for kind in [
         SignalKind::terminate(),
         SignalKind::interrupt(),
         SignalKind::hangup(),
     ] {
         let mut arrived = signal(kind)?;
-        let (stop, hurry) = (stop.clone(), hurry.clone());
+        let (stop, hurry, demand) = (stop.clone(), hurry.clone(), demand.clone());
         tokio::spawn(async move {
             while arrived.recv().await.is_some() {
+                if kind == SignalKind::hangup() && !has_terminal {
+                    // One that waits stands for this one too.
+                    let _ = demand.try_send(());
+                    continue;
+                }
                 if stop.is_cancelled() {
                     hurry.cancel();
                 }
@@ -186,5 +204,5 @@ fn stop_on_signals(stop: &CancellationToken, hurry: &CancellationToken) -> io::R
             }
         });
     }
-    Ok(())
+    Ok(demands)
 }

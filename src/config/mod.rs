@@ -200,6 +200,8 @@ fn server_settings(
     let tls_certificate = file(&settings.tls_certificate, "server.tls_certificate")?;
     let tls_key = file(&settings.tls_key, "server.tls_key")?;
     scope.at_least("server.connections", settings.connections as u64, 1)?;
+    scope.at_least("server.handshakes", settings.handshakes as u64, 1)?;
+    settings.check(scope)?;
     Ok(ServerSettings {
         token_file,
         tls_certificate,
@@ -226,14 +228,34 @@ fn agent_settings(
         Some(command) => Some(vm::command(command, &at, scope)?),
         None => None,
     };
+    let env = raw.env.unwrap_or_default();
+    for name in raw.pass_env.iter().flatten() {
+        let fix = "write the name alone, and a value of your own in `env`";
+        check_variable_name(name, fix).map_err(|why| scope.wrong(format!("{at}.pass_env"), why))?;
+    }
+    for name in env.keys() {
+        let fix = "write the name alone, and its value behind it";
+        check_variable_name(name, fix).map_err(|why| scope.wrong(format!("{at}.env"), why))?;
+    }
     Ok(AgentSettings {
         command,
         args: raw.args,
-        env: raw.env.unwrap_or_default(),
+        env,
         pass_env: raw.pass_env,
         instructions: raw.instructions,
         mounts,
     })
+}
+
+/// # Errors
+/// What is wrong with the name of a variable, and `fix`; without what may be a value.
+pub fn check_variable_name(name: &str, fix: &str) -> Result<(), String> {
+    match name.find(['=', '\0']) {
+        Some(0) => Err(format!("has a name that begins with `=`; {fix}")),
+        Some(end) => Err(format!("has `{}=…`, which is no name; {fix}", &name[..end])),
+        None if name.is_empty() => Err(format!("has an empty name; {fix}")),
+        None => Ok(()),
+    }
 }
 
 impl std::fmt::Debug for AgentSettings {

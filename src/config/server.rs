@@ -1,12 +1,14 @@
 //! `[server]`: where `acpbox serve` listens, and what it lets in.
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::units;
+use super::vm::Scope;
+use super::{ConfigError, units};
 
 /// What `acpbox serve` does. Its flags are above this.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -24,6 +26,9 @@ pub struct ServerSettings {
     pub tls_key: Option<PathBuf>,
     /// Clients that may be connected at once.
     pub connections: usize,
+    /// Connections of TCP and HTTP beside these that have not shown the token yet. One
+    /// more lets the oldest go, of the address with the most.
+    pub handshakes: usize,
     /// How long a client may take for a TLS handshake, and then to send `initialize`.
     #[serde(deserialize_with = "units::duration")]
     #[schemars(with = "String")]
@@ -65,6 +70,7 @@ impl Default for ServerSettings {
             tls_certificate: None,
             tls_key: None,
             connections: 1024,
+            handshakes: 256,
             handshake_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(10),
             reconnect_timeout: Duration::from_secs(30),
@@ -74,5 +80,118 @@ impl Default for ServerSettings {
             idle_timeout: Duration::from_secs(300),
             spawned_idle_timeout: Some(Duration::from_secs(15 * 60)),
         }
+    }
+}
+
+impl ServerSettings {
+    /// Refuses what nothing could ever be equal to, as a list that silently lacks
+    /// something is found out late.
+    pub(super) fn check(&self, scope: &Scope<'_>) -> Result<(), ConfigError> {
+        let wrong = |key: &str, given: &str, problem: String| {
+            scope.wrong(key.to_owned(), format!("has {given:?}, {problem}"))
+        };
+        for origin in &self.origins {
+            check_origin(origin).map_err(|why| wrong("server.origins", origin, why))?;
+        }
+        for host in &self.hosts {
+            check_host(host).map_err(|why| wrong("server.hosts", host, why))?;
+        }
+        Ok(())
+    }
+}
+
+/// An origin as browsers send it (RFC 6454, 6.2), but for case and one slash at its end.
+fn check_origin(origin: &str) -> Result<(), String> {
+    let same = "which is no origin that a browser sends";
+    let Some((scheme, rest)) = origin.split_once("://") else {
+        return Err(match origin {
+            "null" => {
+                "which any page can make its browser send; list pages by their address".into()
+            }
+            "*" => "but every page would be too many; list them one by one".into(),
+            _ => format!("{same}; write \"https://{origin}\", or http:// if it is that"),
+        });
+    };
+    let is_scheme = |text: &str| {
+        let mut letters = text.chars();
+        letters.next().is_some_and(|it| it.is_ascii_alphabetic())
+            && letters.all(|it| it.is_ascii_alphanumeric() || "+-.".contains(it))
+    };
+    if !is_scheme(scheme) {
+        return Err(format!("{same}: its scheme is none"));
+    }
+    let place = rest.strip_suffix('/').unwrap_or(rest);
+    if let Some((place, _)) = place.split_once(['/', '?', '#']) {
+        return Err(format!(
+            "{same}, as it goes on behind the host; write \"{scheme}://{place}\""
+        ));
+    }
+    let (host, port) = match place.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (place, None),
+    };
+    let usual = match scheme.to_ascii_lowercase().as_str() {
+        "http" => Some("80"),
+        "https" => Some("443"),
+        _ => None,
+    };
+    match port {
+        Some(port) if port.parse::<u16>().is_err() => {
+            return Err(format!("{same}: its port is no number"));
+        }
+        Some(port) if Some(port) == usual => {
+            return Err(format!(
+                "{same}, as they leave the usual port out; write \"{scheme}://{host}\""
+            ));
+        }
+        _ => {}
+    }
+    let bracketed = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+    match bracketed {
+        Some(address) if address.parse::<Ipv6Addr>().is_ok() => Ok(()),
+        Some(_) => Err(format!("{same}: what is in brackets is no address")),
+        None => check_name(host).map_err(|why| format!("{same}: {why}")),
+    }
+}
+
+/// A `Host` without its port.
+fn check_host(host: &str) -> Result<(), String> {
+    let same = "which is no host as clients name it";
+    if let Some((_, rest)) = host.split_once("://") {
+        let place = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        return Err(format!("{same}; write {place:?} alone"));
+    }
+    if host.parse::<IpAddr>().is_ok() {
+        return Ok(());
+    }
+    let bracketed = host.strip_prefix('[').and_then(|it| it.split_once(']'));
+    if let Some((address, _)) = bracketed {
+        return Err(format!(
+            "{same}; write {address:?} without brackets and port"
+        ));
+    }
+    if let Some((name, _)) = host.split_once(':') {
+        return Err(format!("{same}, as the port is left out; write {name:?}"));
+    }
+    if let Some(name) = host.strip_suffix('.') {
+        return Err(format!("{same}; write {name:?} without the last dot"));
+    }
+    check_name(host).map_err(|why| format!("{same}: {why}"))
+}
+
+fn check_name(name: &str) -> Result<(), String> {
+    if name.is_empty() {
+        return Err("its host is empty".into());
+    }
+    if name.contains('*') {
+        return Err("`*` stands for nothing here; list the names one by one".into());
+    }
+    let is_plain = |it: char| it.is_ascii_alphanumeric() || "-._".contains(it);
+    match name.chars().find(|it| !is_plain(*it)) {
+        Some(odd) if !odd.is_ascii() => Err(format!(
+            "{odd:?} is not sent; write the name as it is looked up, which begins with xn--"
+        )),
+        Some(odd) => Err(format!("no host has {odd:?}")),
+        None => Ok(()),
     }
 }

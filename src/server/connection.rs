@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 use super::Server;
+use super::admission::Seat;
 use super::dispatch::session_span;
 use super::listen::Token;
 use crate::rpc::codec::{Decoder, Frame};
@@ -25,6 +26,9 @@ const CONCURRENT_REQUESTS: usize = 256;
 /// How often a client that closed its side is looked for.
 const DRAIN_CHECK: Duration = Duration::from_millis(25);
 
+/// How long one that gives way may take to read why.
+const FAREWELL: Duration = Duration::from_millis(100);
+
 /// Why a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
@@ -32,6 +36,8 @@ pub enum Ending {
     Done,
     /// The client is gone: nothing can be sent to it.
     Gone,
+    /// It was let go for a newer one.
+    GaveWay,
     /// acpbox was told to stop.
     Shutdown,
 }
@@ -47,6 +53,8 @@ pub struct Gate {
     pub peer: String,
     /// How its messages are told apart; found out from the first byte if absent.
     pub framing: Option<Framing>,
+    /// What it may have to give up before it is known; for one of this process's own, none.
+    pub seat: Option<Arc<Seat>>,
 }
 
 /// A client's connection as handlers see it.
@@ -107,6 +115,7 @@ where
         () = connection.refused.cancelled() => Ending::Done,
         () = client.unfit.cancelled() => Ending::Gone,
         () = connection.expect_handshake(patience) => Ending::Done,
+        () = connection.give_way() => Ending::GaveWay,
         () = connection.read(&mut reader).instrument(span) => connection.drain(&shutdown, is_gone).await,
     };
     tracing::debug!(client = number, ?ending, "a client's connection ends");
@@ -131,6 +140,7 @@ where
     let patience = match ending {
         Ending::Done => Duration::from_secs(10),
         Ending::Shutdown => Duration::from_millis(500),
+        Ending::GaveWay => FAREWELL,
         Ending::Gone => Duration::ZERO,
     };
     let _ = tokio::time::timeout(patience, &mut writing).await;
@@ -216,6 +226,16 @@ impl Connection {
         );
         self.complain("null", crate::acp::failure::INVALID_REQUEST, what)
             .await;
+    }
+
+    /// Ends when a client that has not introduced itself must go, for a newer one.
+    async fn give_way(&self) {
+        let Some(seat) = &self.gate.seat else {
+            return std::future::pending().await;
+        };
+        seat.must_go().await;
+        let complaint = self.complain("null", crate::acp::failure::INTERNAL_ERROR, seat.why());
+        let _ = tokio::time::timeout(FAREWELL, complaint).await;
     }
 
     async fn complain(&self, id: &str, code: i32, what: String) {

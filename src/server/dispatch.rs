@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::connection::Connection;
+use super::initialize::check_token;
 use crate::acp::failure::{INVALID_REQUEST, METHOD_NOT_FOUND, REQUEST_CANCELLED};
 use crate::acp::methods;
 use crate::acp::{Failure, Phase};
@@ -87,8 +88,16 @@ impl Connection {
     ) {
         if method == methods::INITIALIZE {
             let answer = self.initialize(params).await;
+            // One that may come in tries again; all others are let go.
+            let is_stranger = match (&answer, &self.gate.token) {
+                (Ok(_), _) | (Err(_), None) => false,
+                (Err(_), Some(token)) => {
+                    let meta = params.and_then(|params| splice::member(params, "_meta"));
+                    check_token(token, meta).is_err()
+                }
+            };
             self.answer(id, answer).await;
-            if self.gate.token.is_some() && !self.client.offer().initialized {
+            if is_stranger && !self.client.offer().initialized {
                 self.refused.cancel();
             }
             return;

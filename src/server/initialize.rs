@@ -5,7 +5,8 @@ use serde_json::{Map, Value, json};
 
 use super::connection::Connection;
 use super::dispatch::Answer;
-use crate::acp::failure::AUTH_REQUIRED;
+use super::listen::Token;
+use crate::acp::failure::{AUTH_REQUIRED, INTERNAL_ERROR};
 use crate::acp::{Failure, Phase};
 use crate::rpc::{message, splice};
 use crate::session::Offer;
@@ -23,6 +24,9 @@ impl Connection {
             .into());
         };
         let value = |key: &str| splice::value(&members, key);
+        if let Some(token) = &self.gate.token {
+            check_token(token, value("_meta"))?;
+        }
         let version = value("protocolVersion").unwrap_or("absent");
         // ACP: the agent answers with the latest version it speaks; the client decides.
         if version.parse::<u16>().is_err() {
@@ -30,12 +34,16 @@ impl Connection {
                 format!("`protocolVersion` must be a whole number such as 1; it is {version}");
             return Err(Failure::invalid_params(what).into());
         }
-        self.check_token(value("_meta"))?;
+        // All that can be wrong is found before the client counts as introduced.
+        let agent = self.agent_in_play(value("_meta"))?;
+        if let Some(seat) = &self.gate.seat {
+            let full = |why| Failure::new(Phase::Request, INTERNAL_ERROR, why);
+            seat.take().map_err(full)?;
+        }
         self.client.set_offer(Offer::parse(
             value("clientCapabilities"),
             value("clientInfo"),
         ));
-        let agent = self.agent_in_play(value("_meta"))?;
         Ok(Answer::Result(self.capabilities(&agent).await.to_string()))
     }
 
@@ -57,23 +65,6 @@ impl Connection {
                 "`_meta.acpbox.agent`: {error}"
             ))),
         }
-    }
-
-    /// A client without the token is told so, and let go.
-    fn check_token(&self, meta: Option<&str>) -> Result<(), Failure> {
-        let Some(token) = &self.gate.token else {
-            return Ok(());
-        };
-        let given = meta
-            .and_then(|meta| splice::member(meta, "acpbox"))
-            .and_then(|ours| splice::member(ours, "token"))
-            .and_then(message::string);
-        let what = match given {
-            Some(given) if token.is(&given) => return Ok(()),
-            Some(_) => "the token in `_meta.acpbox.token` is wrong",
-            None => "`_meta.acpbox.token` is missing: clients of this address must know its token",
-        };
-        Err(Failure::new(Phase::Request, AUTH_REQUIRED, what))
     }
 
     async fn capabilities(&self, agent: &str) -> Value {
@@ -152,4 +143,21 @@ impl Connection {
             _ => Map::new(),
         }
     }
+}
+
+/// Whether `_meta` of `initialize` has the token.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_token(token: &Token, meta: Option<&str>) -> Result<(), Failure> {
+    let given = meta
+        .and_then(|meta| splice::member(meta, "acpbox"))
+        .and_then(|ours| splice::member(ours, "token"))
+        .and_then(message::string);
+    let what = match given {
+        Some(given) if token.is(&given) => return Ok(()),
+        Some(_) => "the token in `_meta.acpbox.token` is wrong",
+        None => "`_meta.acpbox.token` is missing: clients of this address must know its token",
+    };
+    Err(Failure::new(Phase::Request, AUTH_REQUIRED, what))
 }

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::admission::Admission;
 use super::clients::Clients;
 use super::status::Observed;
 use crate::acp::Failure;
@@ -25,9 +25,7 @@ const FIRST_CLIENT: Duration = Duration::from_secs(30);
 pub struct Retirement {
     host: Arc<Host>,
     clients: Arc<Clients>,
-    /// What every connection holds one of, from the moment that it is taken in.
-    places: Arc<Semaphore>,
-    all: usize,
+    admission: Arc<Admission>,
     stop: CancellationToken,
 }
 
@@ -38,19 +36,17 @@ impl std::fmt::Debug for Retirement {
 }
 
 impl Retirement {
-    /// `places` has `all` permits while nobody is connected; `stop` ends the server.
+    /// `stop` ends the server.
     pub fn new(
         host: Arc<Host>,
         clients: Arc<Clients>,
-        places: Arc<Semaphore>,
-        all: usize,
+        admission: Arc<Admission>,
         stop: CancellationToken,
     ) -> Arc<Retirement> {
         Arc::new(Retirement {
             host,
             clients,
-            places,
-            all,
+            admission,
             stop,
         })
     }
@@ -85,15 +81,14 @@ impl Retirement {
     /// # Errors
     /// What it is needed for.
     async fn begin(&self, asking: usize) -> Result<(), String> {
-        let others = u32::try_from(self.all.saturating_sub(asking)).unwrap_or(u32::MAX);
-        let Ok(taken) = self.places.try_acquire_many(others) else {
+        let Some(others) = self.admission.others(asking) else {
             return Err("other clients are connected".into());
         };
         if let Some(why) = self.why_needed(asking).await {
             return Err(why);
         }
-        taken.forget();
-        self.places.close();
+        others.forget();
+        self.admission.close();
         let (host, stop) = (Arc::clone(&self.host), self.stop.clone());
         tokio::spawn(async move {
             // Before the socket goes: the next server can have the sessions at once.

@@ -1,22 +1,22 @@
 //! Takes clients in from sockets, until it is told to stop.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use futures::FutureExt as _;
 use tokio::io::AsyncWriteExt as _;
-use tokio::sync::{Semaphore, TryAcquireError};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Server;
+use super::admission::{Admission, Seat};
 use super::connection::{Gate, serve};
 use super::descriptors::Spare;
 use super::http::{self, Site};
-use super::listen::{Accepted, Listener};
+use super::listen::{Accepted, Listener, Unsecured};
 use super::retire::Retirement;
+use super::seldom::Seldom;
 use crate::acp::failure::INTERNAL_ERROR;
 use crate::config::ServerSettings;
 use crate::rpc::message;
@@ -29,6 +29,9 @@ const DRAIN_CHECK: Duration = Duration::from_millis(50);
 
 /// How long one that is turned away may take to read why.
 const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Lines a minute in the log of each kind of trouble that strangers make.
+const LOGGED: u32 = 8;
 
 /// Serves the clients of all listeners. Once `stop` is cancelled no more are taken
 /// in, and running turns may end, up to `drain_timeout` or until `hurry` is
@@ -46,13 +49,12 @@ pub async fn run(
     let settings = server.host.config.server.clone();
     let tasks = TaskTracker::new();
     let shutdown = CancellationToken::new();
-    let places = Arc::new(Semaphore::new(settings.connections));
+    let admission = Admission::new(&settings);
     if on_demand {
         let retirement = Retirement::new(
             Arc::clone(&server.host),
             Arc::clone(&server.observed.clients),
-            Arc::clone(&places),
-            settings.connections,
+            Arc::clone(&admission),
             stop.clone(),
         );
         let _ = server.observed.retirement.set(Arc::clone(&retirement));
@@ -88,7 +90,7 @@ pub async fn run(
             Some(_) => shutdown.clone(),
             None => stop.clone(),
         };
-        let accepting = Accepting {
+        let accepting = Arc::new(Accepting {
             site: site.map(|site| {
                 let router = site.router();
                 (site, router)
@@ -96,10 +98,12 @@ pub async fn run(
             server: Arc::clone(&server),
             settings: settings.clone(),
             tasks: tasks.clone(),
-            places: Arc::clone(&places),
+            admission: Arc::clone(&admission),
             shutdown: shutdown.clone(),
-            is_full: AtomicBool::new(false),
-        };
+            turned_away: Seldom::times(1),
+            let_go: Seldom::times(LOGGED),
+            failed: Seldom::times(LOGGED),
+        });
         tasks.spawn(async move {
             tokio::select! {
                 () = until.cancelled() => {}
@@ -129,94 +133,111 @@ struct Accepting {
     server: Arc<Server>,
     settings: ServerSettings,
     tasks: TaskTracker,
-    places: Arc<Semaphore>,
+    admission: Arc<Admission>,
     shutdown: CancellationToken,
     /// What is served to clients that speak HTTP, if they do.
     site: Option<(Arc<Site>, Router)>,
-    /// Whether the last client was turned away: of a crowd, the log names the first.
-    is_full: AtomicBool,
+    turned_away: Seldom,
+    let_go: Seldom,
+    failed: Seldom,
 }
 
 impl Accepting {
-    async fn run(&self, listener: &Listener) {
+    async fn run(self: &Arc<Self>, listener: &Listener) {
         let mut spare = Spare::hold();
         loop {
             match listener.accept().await {
-                Ok(accepted) => self.take_in(accepted),
+                Ok(accepted) => {
+                    self.take_in(accepted);
+                    // Those who came before are heard before those who come next.
+                    tokio::task::yield_now().await;
+                }
                 Err(error) if Spare::is_needed(&error) => {
-                    if !self.is_full.swap(true, Ordering::Relaxed) {
-                        tracing::warn!(%listener, "clients are turned away: {}", Spare::NONE_LEFT);
+                    if let Some(left_out) = self.turned_away.tell() {
+                        tracing::warn!(%listener, left_out, "clients are turned away: {}", Spare::NONE_LEFT);
                     }
                     if !self.turn_away_with(&mut spare, listener) {
                         tokio::time::sleep(PAUSE).await;
                     }
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-                    tracing::warn!(%listener, "{error}");
+                    if let Some(left_out) = self.failed.tell() {
+                        tracing::warn!(%listener, left_out, "{error}");
+                    }
                 }
                 Err(error) => {
-                    tracing::warn!(%listener, %error, "a client could not be taken in");
+                    if let Some(left_out) = self.failed.tell() {
+                        tracing::warn!(%listener, left_out, %error, "a client could not be taken in");
+                    }
                     tokio::time::sleep(PAUSE).await;
                 }
             }
         }
     }
 
-    fn take_in(&self, accepted: Accepted) {
-        let place = match Arc::clone(&self.places).try_acquire_owned() {
-            Ok(place) => place,
-            Err(TryAcquireError::NoPermits) => return self.turn_away(accepted),
-            // This server ends. Whoever comes finds no socket in a moment, or the next one's.
-            Err(TryAcquireError::Closed) => return,
+    fn take_in(self: &Arc<Self>, accepted: Accepted) {
+        let Some(seat) = self.admission.admit(accepted.source) else {
+            // Whoever comes while this server ends finds no socket in a moment, or the
+            // next one's.
+            if !self.admission.is_closed() {
+                self.turn_away(accepted);
+            }
+            return;
         };
-        self.is_full.store(false, Ordering::Relaxed);
-        let patience = self.settings.handshake_timeout;
-        let site = self.site.clone();
-        let (server, shutdown) = (Arc::clone(&self.server), self.shutdown.clone());
+        let accepting = Arc::clone(self);
         self.tasks.spawn(async move {
+            let patience = accepting.settings.handshake_timeout;
             let peer = accepted.peer.clone();
             let secured = tokio::select! {
                 secured = accepted.secured(patience) => secured,
-                () = shutdown.cancelled() => return,
+                () = accepting.shutdown.cancelled() => return,
+                // What a handshake is under way with can be told nothing.
+                () = seat.must_go() => return,
             };
-            let accepted = match secured {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::warn!(peer, "a client is let go: {error}");
-                    return;
+            match secured {
+                Ok(accepted) => accepting.serve(accepted, seat).await,
+                Err(Unsecured::Silent) => {
+                    tracing::debug!(peer, "one that is to speak TLS said nothing");
                 }
-            };
-            if let Some((site, router)) = site {
-                // In a box, or every client's task were as large as one of HTTP.
-                Box::pin(site.serve(router, accepted, place)).await;
-                return;
+                Err(Unsecured::Failed(why)) => match accepting.let_go.tell() {
+                    Some(left_out) => tracing::warn!(peer, left_out, "a client is let go: {why}"),
+                    None => tracing::debug!(peer, "a client is let go: {why}"),
+                },
             }
-            let gate = Gate {
-                token: accepted.token,
-                patience: Some(patience),
-                peer,
-                framing: None,
-            };
-            tracing::debug!(peer = accepted.peer, "a client connected");
-            let (input, output) = (accepted.input, accepted.output);
-            // One that is gone is noticed when something is sent to it.
-            let ending = serve(server, input, output, gate, shutdown, || false).await;
-            tracing::debug!(peer = accepted.peer, ?ending, "a client is gone");
-            drop(place);
         });
     }
 
+    async fn serve(&self, accepted: Accepted, seat: Arc<Seat>) {
+        if let Some((site, router)) = &self.site {
+            // In a box, or every client's task were as large as one of HTTP.
+            Box::pin(site.serve(router.clone(), accepted, seat)).await;
+            return;
+        }
+        let gate = Gate {
+            token: accepted.token,
+            patience: Some(self.settings.handshake_timeout),
+            peer: accepted.peer.clone(),
+            framing: None,
+            seat: Some(seat),
+        };
+        tracing::debug!(peer = accepted.peer, "a client connected");
+        let (server, shutdown) = (Arc::clone(&self.server), self.shutdown.clone());
+        let (input, output) = (accepted.input, accepted.output);
+        // One that is gone is noticed when something is sent to it.
+        let ending = serve(server, input, output, gate, shutdown, || false).await;
+        tracing::debug!(peer = accepted.peer, ?ending, "a client is gone");
+    }
+
     fn turn_away(&self, mut accepted: Accepted) {
-        let limit = self.settings.connections;
-        if !self.is_full.swap(true, Ordering::Relaxed) {
+        if let Some(left_out) = self.turned_away.tell() {
             tracing::warn!(
                 peer = accepted.peer,
-                limit,
+                limit = self.settings.connections,
+                left_out,
                 "too many clients are connected: they are turned away until one leaves"
             );
         }
-        let why = format!("all {limit} connections are in use (server.connections)");
-        let refusal = self.refusal(&why);
+        let refusal = self.refusal(&self.admission.full());
         self.tasks.spawn(async move {
             let _ = tokio::time::timeout(FAREWELL, say(&mut accepted, &refusal)).await;
         });

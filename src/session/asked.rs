@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use crate::acp::Failure;
 use crate::acp::extension::SessionOptions;
 use crate::acp::methods;
+use crate::config::check_variable_name;
 use crate::rpc::message;
 use crate::rpc::splice::{self, Edits};
 
@@ -91,11 +92,16 @@ impl Asked {
 /// `_meta.acpbox` of the params of such a request.
 pub(super) fn options(params: &str) -> Result<SessionOptions, Failure> {
     let meta = splice::member(params, "_meta");
-    match meta.and_then(|meta| splice::member(meta, "acpbox")) {
-        None | Some("null") => Ok(SessionOptions::default()),
+    let options = match meta.and_then(|meta| splice::member(meta, "acpbox")) {
+        None | Some("null") => SessionOptions::default(),
         Some(raw) => serde_json::from_str(raw)
-            .map_err(|error| Failure::invalid_params(format!("`_meta.acpbox`: {error}"))),
+            .map_err(|error| Failure::invalid_params(format!("`_meta.acpbox`: {error}")))?,
+    };
+    for name in options.env.keys() {
+        check_variable_name(name, "write the name alone as a key")
+            .map_err(|why| Failure::invalid_params(format!("`_meta.acpbox.env` {why}")))?;
     }
+    Ok(options)
 }
 
 /// A request of a client's as it is stored: without secrets.
@@ -235,5 +241,7 @@ mod tests {
             "`additionalDirectories`",
         );
         check(r#"{"cwd":"/","_meta":{"acpbox":{"agnt":"x"}}}"#, "agnt");
+        let env = r#"{"cwd":"/","_meta":{"acpbox":{"env":{"A=b":"c"}}}}"#;
+        check(env, "`_meta.acpbox.env` has `A=…`");
     }
 }

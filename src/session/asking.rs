@@ -214,7 +214,8 @@ impl Live {
     }
 
     /// Relays a client's answer if it is the first. An error is no answer while
-    /// others are asked that may give one.
+    /// others are asked that may give one, and neither is what was not offered,
+    /// which the agent never hears: it could take it for a yes.
     pub async fn answer_question(
         self: &Arc<Self>,
         client: &Arc<Client>,
@@ -224,7 +225,7 @@ impl Live {
         is_error: bool,
     ) {
         let mut others = Vec::new();
-        let consent = {
+        let (consent, flaw) = {
             let mut state = self.state();
             let is_it = |question: &Question| question.seq == request.seq;
             let Some(at) = state.questions.iter().position(is_it) else {
@@ -235,12 +236,30 @@ impl Live {
             question
                 .asked
                 .retain(|(asked, _)| !Arc::ptr_eq(asked, client));
-            if is_error && !question.asked.is_empty() {
+            let flaw = match is_error {
+                true => None,
+                false => question.consent.flaw_of(text),
+            };
+            if let Some(why) = &flaw {
+                let from = client.offer().name();
+                tracing::warn!(
+                    session = &*self.id,
+                    client = from,
+                    "an answer allows nothing: {why}"
+                );
+            }
+            if (is_error || flaw.is_some()) && !question.asked.is_empty() {
                 return;
             }
             others.append(&mut question.asked);
-            state.questions.remove(at).consent
+            (state.questions.remove(at).consent, flaw)
         };
+        if let Some(why) = flaw {
+            let reason = format!("the client's answer allows nothing: {why}");
+            self.fail_closed_later(&request.id, &request.method, &reason)
+                .await;
+            return;
+        }
         let mut edits = Edits::of(text);
         edits.replace(id, request.id.to_string());
         let line = edits.apply();
@@ -350,13 +369,19 @@ impl Live {
         };
         self.readers.notify_waiters();
         for question in unasked {
-            let denials = self.note(|state, batch| {
-                self.fail_closed(state, batch, &question.id, &question.method, reason);
-                std::mem::take(&mut batch.answers)
-            });
-            for line in denials.await {
-                self.answer_later(line);
-            }
+            self.fail_closed_later(&question.id, &question.method, reason)
+                .await;
+        }
+    }
+
+    /// [`Live::fail_closed`] that waits for no agent.
+    async fn fail_closed_later(self: &Arc<Self>, id: &str, method: &str, reason: &str) {
+        let denials = self.note(|state, batch| {
+            self.fail_closed(state, batch, id, method, reason);
+            std::mem::take(&mut batch.answers)
+        });
+        for line in denials.await {
+            self.answer_later(line);
         }
     }
 }

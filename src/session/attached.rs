@@ -15,8 +15,9 @@ pub struct Attached {
     pub client: Arc<Client>,
     pub role: Role,
     pace: Pace,
-    /// Where turns of its own prompts began; those that it may yet read of.
-    own_starts: Vec<i64>,
+    /// Where turns of its own prompts began, and what agents said back of these;
+    /// those that it may yet read of.
+    own_events: Vec<i64>,
 }
 
 #[derive(Debug)]
@@ -54,13 +55,13 @@ impl Attached {
         matches!(self.pace, Pace::Live { since } if since < seq)
     }
 
-    /// Notes that the turn of a prompt of its own began at that event. All up to
-    /// `shown` is sent to those who keep up.
-    pub fn began(&mut self, seq: i64, shown: i64) {
+    /// Notes that the turn of a prompt of its own began at that event, or was said
+    /// back. All up to `shown` is sent to those who keep up.
+    pub fn note_own(&mut self, seq: i64, shown: i64) {
         if self.is_live() {
-            self.own_starts.retain(|start| *start > shown);
+            self.own_events.retain(|start| *start > shown);
         }
-        self.own_starts.push(seq);
+        self.own_events.push(seq);
     }
 
     /// It reads the transcript from here on; all up to `shown` has been sent to it.
@@ -102,7 +103,7 @@ impl State {
                     pace: Pace::Live {
                         since: self.next_seq - 1,
                     },
-                    own_starts: Vec::new(),
+                    own_events: Vec::new(),
                 };
                 self.clients.push(attached);
             }
@@ -113,6 +114,10 @@ impl State {
     /// it stays.
     pub(super) fn attach_behind(&mut self, client: &Arc<Client>, role: Option<Role>) {
         self.attach(client, role);
+        if let Some(turn) = &mut self.turn {
+            // What it reads shows it its own prompt, too.
+            turn.knowing.retain(|known| !Arc::ptr_eq(known, client));
+        }
         let shown = self.shown;
         if let Some(attached) = self.attached(client) {
             attached.fall_behind(shown).renumber(client.next_lag());
@@ -129,10 +134,10 @@ impl State {
         }
     }
 
-    pub(super) fn own_starts(&self, client: &Arc<Client>) -> Vec<i64> {
+    pub(super) fn own_events(&self, client: &Arc<Client>) -> Vec<i64> {
         let mut clients = self.clients.iter().chain(&self.leaving);
         let attached = clients.find(|attached| Arc::ptr_eq(&attached.client, client));
-        attached.map_or_else(Vec::new, |attached| attached.own_starts.clone())
+        attached.map_or_else(Vec::new, |attached| attached.own_events.clone())
     }
 
     /// A client has all up to `since`, and is sent what comes.

@@ -4,6 +4,9 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::client::Client;
 use super::live::Live;
@@ -11,6 +14,12 @@ use super::replay::{self, Reading};
 use crate::acp::Failure;
 use crate::rpc::connection::Refused;
 use crate::transcript::Shown;
+
+/// How long a transcript that cannot be read is tried again for, and how often:
+/// what is wrong with a disk may pass.
+const PATIENCE: Duration = Duration::from_secs(30);
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// How far a client is that does not keep up.
 #[derive(Debug, Default)]
@@ -81,9 +90,9 @@ pub(super) struct Behind {
 struct Position {
     cursor: i64,
     replay_until: i64,
-    own_starts: Vec<i64>,
-    /// The session's last event, if it has ended.
-    end: Option<i64>,
+    own_events: Vec<i64>,
+    /// The last event that there is for it.
+    last: i64,
 }
 
 impl Behind {
@@ -136,11 +145,40 @@ impl Behind {
     /// session that ended.
     ///
     /// # Errors
-    /// When the transcript cannot be read. The client follows no more then.
+    /// When the transcript cannot be read, for so long that nobody would wait. The
+    /// client follows no more then.
     pub(super) async fn run(mut self) -> Result<(), Failure> {
         let turnstile = self.client.turnstile(&self.live.id);
         // Of an earlier agent of the same session, or an earlier lag.
         let _turn = turnstile.lock().await;
+        let mut pause = FIRST_PAUSE;
+        let mut failing: Option<(Instant, i64)> = None;
+        while let Err(failure) = self.go_on().await {
+            let cursor = self.position().map_or(0, |at| at.cursor);
+            // Since it got anything.
+            let since = match failing {
+                Some((since, before)) if before == cursor => since,
+                _ => {
+                    pause = FIRST_PAUSE;
+                    Instant::now()
+                }
+            };
+            failing = Some((since, cursor));
+            if since.elapsed() > PATIENCE {
+                return Err(failure);
+            }
+            tracing::debug!(%failure, "what a client lacks cannot be read for now");
+            tokio::select! {
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+                () = self.client.outbox.closed() => return Err(failure),
+            }
+        }
+        self.is_done = true;
+        Ok(())
+    }
+
+    /// [`Behind::run`] up to the first error, after which it can be called again.
+    async fn go_on(&self) -> Result<(), Failure> {
         let mut shown = None;
         let mut is_replay = None;
         while let Some(at) = self.position() {
@@ -151,7 +189,7 @@ impl Behind {
             let Some(now) = shown.take() else { break };
             let target = match replays {
                 true => at.replay_until,
-                false => self.last(&at).await?,
+                false => at.last,
             };
             let (next, has_joined) = match at.cursor < target {
                 true => {
@@ -166,27 +204,26 @@ impl Behind {
             }
             shown = Some(next);
         }
-        self.is_done = true;
         Ok(())
     }
 
     /// `None` once this lag is over.
     fn position(&self) -> Option<Position> {
         let mut state = self.live.state();
-        let end = state.ended.is_some().then_some(state.next_seq - 1);
-        let own_starts = state.own_starts(&self.client);
+        let last = state.stored;
+        let own_events = state.own_events(&self.client);
         let lag = state.lag(&self.client)?;
         (lag.number == self.number).then_some(Position {
             cursor: lag.cursor,
             replay_until: lag.replay_until,
-            own_starts,
-            end,
+            own_events,
+            last,
         })
     }
 
     async fn shown(&self, at: &Position, is_replay: bool) -> Result<Shown, Failure> {
         let framing = self.client.outbox.framing();
-        let own = at.own_starts.clone();
+        let own = at.own_events.clone();
         match is_replay {
             true => {
                 let shown = Shown::new(&self.live.id, framing);
@@ -194,12 +231,6 @@ impl Behind {
             }
             false => Ok(Shown::live(&self.live.id, framing, own)),
         }
-    }
-
-    /// The last event that there is for this client.
-    async fn last(&self, at: &Position) -> Result<i64, Failure> {
-        let last = self.live.store.last_seq(&self.live.id).await?;
-        Ok(at.end.map_or(last, |end| end.min(last)))
     }
 
     /// Reads a page, and moves the client behind it.
@@ -212,7 +243,7 @@ impl Behind {
         let own = {
             let mut state = self.live.state();
             // Turns up to `until` may have begun since the last page.
-            shown.set_own(state.own_starts(&self.client));
+            shown.set_own(state.own_events(&self.client));
             state
                 .lag(&self.client)
                 .map(|lag| lag.take(until))
@@ -220,11 +251,16 @@ impl Behind {
         };
         let reading = Reading {
             shown,
-            own,
+            own: own.clone(),
             after,
             until,
         };
-        let mut reading = replay::read(&self.live.store, &self.live.id, reading).await?;
+        let read = replay::read(&self.live.store, &self.live.id, reading).await;
+        let mut reading = read.inspect_err(|_| {
+            if let Some(lag) = self.live.state().lag(&self.client) {
+                lag.put_back(own);
+            }
+        })?;
         reading.show_own(reading.after + 1);
         if let Some(lag) = self.live.state().lag(&self.client) {
             // Also for a lag that began meanwhile: nobody else has these messages.
@@ -251,7 +287,7 @@ impl Behind {
         let Some(at) = self.position() else {
             return Ok((shown, true));
         };
-        let target = self.last(&at).await?;
+        let target = at.last;
         let (shown, bytes) = self.page(shown, at.cursor, target).await?;
         let is_all = self.position().is_none_or(|at| at.cursor >= target);
         let mut bytes = bytes;

@@ -78,27 +78,12 @@ struct Running {
 }
 
 impl Host {
-    /// Makes a session live again. The row in the database is as before when
-    /// nothing worked; the error names each way and what was wrong with it.
+    /// Makes a session live again. The row in the database is left as it is until
+    /// a way has worked; the error names each way and what was wrong with it.
     pub(super) async fn bring_back(
         self: &Arc<Host>,
         comeback: Comeback<'_>,
     ) -> Result<Back, Refusal> {
-        let before = comeback.row.clone();
-        let outcome = self.come_back(comeback).await;
-        if outcome.is_err()
-            && let Ok(_lease) = self.registry.lease(&before.id)
-        {
-            // The end of an agent writes what it knew, such as that it had no session.
-            self.store
-                .update_session(&before)
-                .await
-                .map_err(Failure::from)?;
-        }
-        outcome
-    }
-
-    async fn come_back(self: &Arc<Host>, comeback: Comeback<'_>) -> Result<Back, Refusal> {
         let Comeback {
             row,
             kept,
@@ -264,11 +249,15 @@ impl Host {
             state.first_prompt = (!texts.is_empty()).then(|| texts.join("\n\n"));
         }
         live.record_own(methods::SESSION_RESTORED, &restored).await;
+        // First that the agent is yet to be told the history, then which session
+        // of its own that is: a kill between the two must not leave it without.
+        live.flush().await?;
         let row = live.state().row.clone();
         self.store
             .update_session(&row)
             .await
             .map_err(Failure::from)?;
+        live.state().is_coming_back = false;
         unclaimed.claim();
         Ok(Back {
             rest: Rest::default(),

@@ -195,15 +195,12 @@ impl Host {
             state.row.options = asked.stored();
             state.row.clone()
         };
-        self.store
-            .create_session(&row)
-            .await
-            .map_err(Failure::from)?;
-        live.open_log().await;
         let warnings = live.warnings();
         live.transact(|state, batch| {
             let early = std::mem::take(&mut state.early);
             batch.events.extend(early);
+            // The session is there with its first events, or not at all.
+            batch.creates = Some(row);
             state.is_stored = true;
             let meta = SessionMeta {
                 agent: live.agent_name.clone(),

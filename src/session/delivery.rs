@@ -124,11 +124,15 @@ impl State {
         let shown = self.shown;
         for attached in &mut self.clients {
             if is_asker(&attached.client) {
-                attached.began(seq, shown);
+                attached.note_own(seq, shown);
             }
         }
         if is_shared {
-            let lines = prompt_lines(&self.session, &prompt.text, &UpdateMeta { seq, from });
+            let meta = UpdateMeta {
+                from,
+                ..UpdateMeta::of(seq)
+            };
+            let lines = prompt_lines(&self.session, &prompt.text, &meta);
             self.started.push(Started { seq, askers, lines });
         }
     }

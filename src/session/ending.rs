@@ -134,7 +134,10 @@ impl Live {
     pub(super) async fn finish(&self) {
         let failure = self.failure_of_end();
         let exit = self.exit();
-        let mut batch = Batch::default();
+        let mut batch = Batch {
+            is_last: true,
+            ..Batch::default()
+        };
         let told = self
             .transact_in(&mut batch, |state, batch| {
                 self.tell_end(state, batch, &failure, &exit);
@@ -142,6 +145,7 @@ impl Live {
             .await;
         if told.is_err() {
             // Nothing can be recorded, but those who wait must still hear of it.
+            batch.through = self.state().stored;
             self.deliver(&mut batch).await;
         }
         self.terminals.end_all();
@@ -198,8 +202,10 @@ impl Live {
                 Some(Cause::Asleep(_)) => TurnEndReason::Sleep,
                 _ => TurnEndReason::AgentExit,
             };
-            state.record_turn_end(batch, turn.prompt, reason, failure.message.clone());
-            batch.durable = true;
+            if !state.is_lost(turn.prompt) {
+                state.record_turn_end(batch, turn.prompt, reason, failure.message.clone());
+                batch.durable = true;
+            }
         }
         for (_, waiting) in state.pending.drain() {
             match waiting {

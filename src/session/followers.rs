@@ -207,7 +207,7 @@ impl Live {
             (state.followers.iter().cloned()).chain(state.clients.iter().map(Attached::follower));
         let waiter = |follower| Waiter {
             follower,
-            seen: state.next_seq - 1,
+            seen: state.stored,
             said: None,
         };
         Some(Rest {

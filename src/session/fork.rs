@@ -5,6 +5,7 @@
 //! point is the end; else it is told the history.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -24,11 +25,14 @@ use crate::acp::methods::{self, response_kind};
 use crate::acp::{Failure, Phase};
 use crate::rpc::message;
 use crate::rpc::splice::{self, Edits};
-use crate::store::{Direction, EventPage, EventRow, SessionRow, Store, TurnRow};
+use crate::store::{Direction, EventPage, EventRow, SessionRow, StoreError, TurnRow};
 use crate::transcript::meta::renamed;
 
 /// A fork whose events are being copied.
 pub(super) const FORKING: &str = "forking";
+
+/// How often the removal of a fork that failed is tried again.
+const REMOVAL_PAUSE: Duration = Duration::from_secs(1);
 
 const PAGE_EVENTS: usize = 1000;
 const PAGE_BYTES: usize = 1 << 20;
@@ -91,7 +95,7 @@ impl Host {
             .create_session(&fork)
             .await
             .map_err(Failure::from)?;
-        let unmade = Unmade(Some((self.store.clone(), fork.id.clone())));
+        let unmade = Unmade(Some((Arc::clone(self), fork.id.clone())));
         let made = async {
             self.copy(&fork, &from).await?;
             // What runs in the other session, or ended later, goes on there alone.
@@ -244,7 +248,7 @@ impl Host {
 }
 
 /// A fork that nobody knows of yet: it goes when whoever makes it gives up.
-struct Unmade(Option<(Store, String)>);
+struct Unmade(Option<(Arc<Host>, String)>);
 
 impl Unmade {
     fn keep(mut self) {
@@ -252,25 +256,37 @@ impl Unmade {
     }
 
     async fn remove(mut self) {
-        if let Some((store, fork)) = self.0.take() {
-            remove(store, fork).await;
+        if let Some((host, fork)) = self.0.take()
+            && let Err(error) = host.store.delete_session(&fork).await
+        {
+            tracing::warn!(%error, fork, "a fork that failed could not be removed yet");
+            tokio::spawn(remove(host, fork));
         }
     }
 }
 
 impl Drop for Unmade {
     fn drop(&mut self) {
-        if let Some((store, fork)) = self.0.take()
+        if let Some((host, fork)) = self.0.take()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            runtime.spawn(remove(store, fork));
+            runtime.spawn(remove(host, fork));
         }
     }
 }
 
-async fn remove(store: Store, fork: String) {
-    if let Err(error) = store.delete_session(&fork).await {
-        tracing::warn!(%error, fork, "a fork that failed could not be removed");
+/// Tries until it is done: where there was no space for a fork, there may be none
+/// to remove it either. Somebody who found it in a list may go on with it.
+async fn remove(host: Arc<Host>, fork: String) {
+    while let Ok(lease) = host.lease(&fork).await {
+        match host.store.delete_session(&fork).await {
+            Ok(_) | Err(StoreError::Stopped) => return,
+            Err(error) => {
+                tracing::debug!(%error, fork, "a fork that failed could not be removed yet");
+            }
+        }
+        drop(lease);
+        tokio::time::sleep(REMOVAL_PAUSE).await;
     }
 }
 

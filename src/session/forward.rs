@@ -16,6 +16,7 @@ use crate::rpc::connection::Refused;
 use crate::rpc::message::{self, Body, Message};
 use crate::rpc::splice::{self, Edits};
 use crate::store::Direction;
+use crate::transcript::Echo;
 
 impl Live {
     /// Relays a request. What cannot be sent is answered with an error at once.
@@ -155,6 +156,8 @@ impl Live {
                     request,
                     prompt: prompt.seq,
                     joined: prompt.askers[1..].to_vec(),
+                    knowing: prompt.askers.into_iter().map(|it| it.client).collect(),
+                    echo: Echo::of(&prompt.text),
                     text: String::new(),
                     is_truncated: false,
                     is_cancelled: false,

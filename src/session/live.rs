@@ -16,7 +16,7 @@ use super::host::Bounds;
 use super::registry::Lease;
 use super::restarts::Restarts;
 use super::roots::Roots;
-use super::state::{Batch, EARLY_BYTES, OwnError, State, Waiting};
+use super::state::{OwnError, State, Waiting};
 use super::terminal::Terminals;
 pub use super::unclaimed::Unclaimed;
 use super::vms::Usage;
@@ -38,9 +38,6 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Answers that may wait beside the queue for an agent that does not read.
 const LATE_BYTES: usize = 64 * 1024 * 1024;
-
-/// What may be noted before it is committed without waiting for the relay.
-const BACKLOG_BYTES: usize = 256 * 1024;
 
 pub struct Live {
     pub id: Arc<str>,
@@ -66,7 +63,10 @@ pub struct Live {
     state: Mutex<State>,
     /// Held from the first change to the last byte, so that what is shown keeps
     /// the order of what is written.
-    order: tokio::sync::Mutex<()>,
+    pub(super) order: tokio::sync::Mutex<()>,
+    /// Held from where recorded events are taken until they are committed, so that
+    /// none is behind one that could not be.
+    pub(super) commits: tokio::sync::Mutex<()>,
     /// Wakes who sends to clients that have no room: somebody else has.
     pub(super) make_way: tokio::sync::Notify,
     /// Those who wait for the order.
@@ -146,6 +146,7 @@ impl Live {
             usage: Mutex::new(Some(parts.usage)),
             state: Mutex::new(parts.state),
             order: tokio::sync::Mutex::default(),
+            commits: tokio::sync::Mutex::default(),
             noted: tokio::sync::Notify::new(),
             cause: Mutex::default(),
             over: CancellationToken::new(),
@@ -229,140 +230,9 @@ impl Live {
         let _ = tokio::time::timeout(Duration::from_secs(5), self.over.cancelled()).await;
     }
 
-    /// Changes the state; commits what that recorded, then sends what it had to
-    /// send, ahead of any later change. What is left over is the caller's.
-    ///
-    /// # Errors
-    /// When the rows could not be committed. Nothing was sent then, and the agent
-    /// is ended.
-    pub(super) async fn transact<R>(
-        &self,
-        change: impl FnOnce(&mut State, &mut Batch) -> R,
-    ) -> Result<R, Failure> {
-        self.transact_in(&mut Batch::default(), change).await
-    }
-
-    /// [`Live::transact`], with what was to be sent left in `batch` on errors.
-    pub(super) async fn transact_in<R>(
-        &self,
-        batch: &mut Batch,
-        change: impl FnOnce(&mut State, &mut Batch) -> R,
-    ) -> Result<R, Failure> {
-        let order = self.order.lock().await;
-        let permit = self.store.reserve().await?;
-        let mut is_flooding = false;
-        let (result, committed, row, news) = {
-            let mut state = self.state();
-            batch.through = state.next_seq - 1;
-            state.show_started(batch);
-            let result = change(&mut state, batch);
-            let row = (batch.row && state.is_stored).then(|| state.row.clone());
-            let mut events = std::mem::take(&mut state.backlog);
-            events.append(&mut batch.events);
-            let turns = std::mem::take(&mut state.turn_rows);
-            let news = super::news::of(&state, &events);
-            let committed = if !state.is_stored {
-                is_flooding = !state.keep_early(events);
-                None
-            } else if events.is_empty() && turns.is_empty() {
-                None
-            } else {
-                Some(permit.append_with_turns(events, turns, batch.durable))
-            };
-            (result, committed, row, news)
-        };
-        if let Some(committed) = committed
-            && let Err(error) = committed.await
-        {
-            // An answer that cannot be stored is not shown, but nobody waits for ever.
-            let failure = Failure::from(error);
-            for (client, id) in std::mem::take(&mut batch.answered) {
-                let line = message::error(&id, &failure.to_error_object());
-                let _ = client.outbox.send(&line).await;
-            }
-            self.cannot_store(&failure);
-            return Err(failure);
-        }
-        if is_flooding {
-            let what = format!(
-                "the agent `{}` sent more than {EARLY_BYTES} bytes before its session began",
-                self.agent_name
-            );
-            self.end_with(Failure::internal(Phase::Session, what));
-        }
-        self.deliver(batch).await;
-        self.watch.tell(news);
-        if let Some(row) = row
-            && let Err(error) = self.store.update_session(&row).await
-        {
-            tracing::warn!(%error, "the session's row could not be updated");
-        }
-        drop(order);
-        self.send_answers(std::mem::take(&mut batch.answers)).await;
-        Ok(result)
-    }
-
-    /// Changes the state from the client's side. Nothing is shown, so nothing
-    /// waits: what is recorded is committed with what comes next, or soon.
-    pub(super) async fn note<R>(&self, change: impl FnOnce(&mut State, &mut Batch) -> R) -> R {
-        let mut batch = Batch::default();
-        let (result, waiting) = {
-            let mut state = self.state();
-            let result = change(&mut state, &mut batch);
-            if state.is_stored {
-                state.backlog.append(&mut batch.events);
-            } else {
-                // Of the client's, and few.
-                state.keep_early(std::mem::take(&mut batch.events));
-            }
-            let waiting: usize = state.backlog.iter().map(|event| event.raw.len() + 1).sum();
-            (result, waiting)
-        };
-        // A relay that waits for a slow client does not come to it.
-        if waiting > BACKLOG_BYTES {
-            // What was changed stands, and all who wait are told with the end.
-            let _ = self.flush().await;
-        } else if waiting > 0 {
-            self.noted.notify_one();
-        }
-        self.send_answers(batch.answers).await;
-        result
-    }
-
-    /// Commits what was noted.
-    ///
-    /// # Errors
-    /// When that could not be committed. The agent is ended then.
-    pub async fn flush(&self) -> Result<(), Failure> {
-        let permit = self.store.reserve().await?;
-        let committed = {
-            let mut state = self.state();
-            let backlog = std::mem::take(&mut state.backlog);
-            let turns = std::mem::take(&mut state.turn_rows);
-            let is_empty = backlog.is_empty() && turns.is_empty();
-            (!is_empty).then(|| permit.append_with_turns(backlog, turns, false))
-        };
-        match committed {
-            Some(committed) => committed.await.map_err(|error| {
-                let failure = Failure::from(error);
-                self.cannot_store(&failure);
-                failure
-            }),
-            None => Ok(()),
-        }
-    }
-
-    /// Ends the agent, since events are lost: what came later would be recorded as
-    /// if they had never been.
-    fn cannot_store(&self, failure: &Failure) {
-        if self.state().ended.is_none() {
-            self.end_with(failure.clone());
-        }
-    }
-
     /// Sends acpbox's own answers to the agent. One that asks and asks and never
     /// reads is ended, as its questions cannot be kept.
-    async fn send_answers(&self, answers: Vec<String>) {
+    pub(super) async fn send_answers(&self, answers: Vec<String>) {
         for line in answers {
             let sent = tokio::time::timeout(ANSWER_PATIENCE, self.agent.outbox.send(&line)).await;
             if sent.is_err() {

@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`host`] is what all sessions share, [`vms`] the running VMs,
 //! [`client`] a connected client and [`attached`] the same as one session sees it; [`live`] a session with a running agent,
-//! [`state`] what it remembers, [`followers`] who follows it, [`relay`] the way
+//! [`state`] what it remembers, `commit` how that is stored, [`followers`] who follows it, [`relay`] the way
 //! from the agent, [`forward`] the way to it ([`prompts`], [`repeat`], [`cancel`]),
 //! [`turns`] how a turn ends, [`callbacks`] what acpbox answers an agent itself
 //! ([`roots`], [`terminal`]) and by the [`policy`] for a [`permission`], [`asking`] what it asks
@@ -24,6 +24,7 @@ pub mod vms;
 pub mod client;
 pub mod attached;
 pub mod live;
+mod commit;
 mod unclaimed;
 pub mod followers;
 pub mod ending;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::policy::ToolCalls;
 use super::state::State;
 use crate::acp::methods;
 use crate::rpc::{message, splice};
@@ -57,12 +58,12 @@ impl Occasion {
 /// does not come about is none: its client is told, and nothing is kept.
 pub(super) fn of(state: &State, events: &[EventRow]) -> Vec<News> {
     match state.is_stored {
-        true => among(&state.row, events),
+        true => among(&state.row, &state.tool_calls, events),
         false => Vec::new(),
     }
 }
 
-fn among(row: &SessionRow, events: &[EventRow]) -> Vec<News> {
+fn among(row: &SessionRow, calls: &ToolCalls, events: &[EventRow]) -> Vec<News> {
     let mut news = Vec::new();
     // Prompts that never had a turn end too; nobody waited for a turn of theirs.
     let mut reason = None;
@@ -78,7 +79,7 @@ fn among(row: &SessionRow, events: &[EventRow]) -> Vec<News> {
                 is_turn.then(|| turn_ended(event, reason))
             }
             methods::REQUEST_PERMISSION if !is_answered(event, &events[index..]) => {
-                Some(permission_asked(event))
+                Some(permission_asked(event, calls))
             }
             methods::AGENT_EXIT => agent_exited(event),
             _ => None,
@@ -117,9 +118,12 @@ fn turn_ended(event: &EventRow, reason: Option<String>) -> Found {
     (Occasion::TurnEnded, summary, extra.into())
 }
 
-fn permission_asked(event: &EventRow) -> Found {
+/// Some agents say what a tool call is when they tell of it, and not when they ask.
+fn permission_asked(event: &EventRow, calls: &ToolCalls) -> Found {
     let params = params(event);
     let call = params.and_then(|params| splice::member(params, "toolCall"));
+    let id = call.and_then(|call| splice::member(call, "toolCallId"));
+    let told = id.and_then(message::string).and_then(|id| calls.get(&id));
     let options: Vec<&serde_json::value::RawValue> = params
         .and_then(|params| splice::member(params, "options"))
         .and_then(|raw| serde_json::from_str(raw).ok())
@@ -128,7 +132,17 @@ fn permission_asked(event: &EventRow) -> Found {
         let option = Some(option.get());
         json!({ "name": text(option, "name"), "kind": text(option, "kind") })
     });
-    let (title, kind) = (text(call, "title"), text(call, "kind"));
+    let (mut title, mut kind) = (text(call, "title"), text(call, "kind"));
+    if title.is_empty()
+        && let Some(told) = told.and_then(|told| told.title.known())
+    {
+        title = short(told);
+    }
+    if kind.is_empty()
+        && let Some(told) = told.and_then(|told| told.kind.known())
+    {
+        kind = told.name().to_owned();
+    }
     let summary = match title.is_empty() {
         true => "asks for permission".to_owned(),
         false => format!("asks: {title}"),
@@ -255,7 +269,7 @@ mod tests {
             options: "{}".into(),
             usage: "{}".into(),
         };
-        let news = among(&row, events).into_iter();
+        let news = among(&row, &ToolCalls::default(), events).into_iter();
         news.map(|news| (news.occasion, news.summary)).collect()
     }
 

@@ -13,6 +13,10 @@ use crate::acp::methods::{self, response_kind};
 use crate::config::Decision;
 use crate::rpc::{message, splice};
 use crate::store::{Direction, PermissionRow};
+use crate::transcript::printable_line;
+
+/// Characters of a client's odd answer that are told.
+const SHOWN_CHARACTERS: usize = 100;
 
 /// What becomes of a request before anybody is asked.
 pub(super) enum Heard {
@@ -29,10 +33,13 @@ pub struct Consent {
     subject: Option<Subject>,
     /// The ids of the options that stand for always.
     settling: Vec<(String, Decision)>,
+    /// The ids among which there is to choose; `None` for what is no permission.
+    offered: Option<Vec<String>>,
 }
 
 impl Consent {
     fn new(subject: Option<Subject>, offered: &Offered) -> Consent {
+        let ids = offered.answerable().map(str::to_owned);
         let settling = offered.settling().map(|choice| {
             let decision = match choice.kind {
                 ChoiceKind::AllowAlways => Decision::Allow,
@@ -43,16 +50,33 @@ impl Consent {
         Consent {
             subject,
             settling: settling.collect(),
+            offered: Some(ids.collect()),
+        }
+    }
+
+    /// Why a whole raw response, which is no error, answers nothing: it chooses
+    /// what was not offered, or what nobody could tell apart. `None` if it answers.
+    pub(super) fn flaw_of(&self, response: &str) -> Option<String> {
+        let offered = self.offered.as_ref()?;
+        let result = splice::member(response, "result").unwrap_or("null");
+        match policy::options::chosen(result) {
+            Ok(None) => None,
+            Ok(Some(id)) if offered.iter().any(|known| **known == *id) => None,
+            Ok(Some(id)) => {
+                let id: String = printable_line(&id).chars().take(SHOWN_CHARACTERS).collect();
+                Some(format!(
+                    "it chooses `{id}`, which is none of the options, or several that differ"
+                ))
+            }
+            Err(why) => Some(format!("{why} (`session/request_permission` of ACP)")),
         }
     }
 
     /// What a raw result settles for always, if it does.
     fn settled(self, result: Option<&str>) -> Option<(Subject, Decision)> {
-        let outcome = splice::member(result?, "outcome")?;
-        let selected = splice::member(outcome, "outcome").and_then(message::string)?;
-        let chosen = splice::member(outcome, "optionId").and_then(message::string)?;
+        let chosen = policy::options::chosen(result?).ok()??;
         let mut settling = self.settling.iter();
-        let (_, decision) = settling.find(|(id, _)| **id == *chosen && selected == "selected")?;
+        let (_, decision) = settling.find(|(id, _)| **id == *chosen)?;
         Some((self.subject?, *decision))
     }
 }
@@ -68,7 +92,7 @@ impl Live {
         method: &str,
         params: Option<&str>,
     ) -> Heard {
-        let (subject, offered) = match method {
+        let mut consent = match method {
             methods::REQUEST_PERMISSION => {
                 let roots = self.roots();
                 let request = Request::read(
@@ -82,7 +106,7 @@ impl Live {
                 let offered = Offered::read(options);
                 let remembered = |subject: &Subject| self.remembered(subject);
                 match policy::decide(&self.permissions, &request, &offered, remembered) {
-                    Verdict::Ask { subject } => (subject, offered),
+                    Verdict::Ask { subject } => Consent::new(subject, &offered),
                     Verdict::Decided {
                         decision,
                         by,
@@ -108,10 +132,9 @@ impl Live {
                     }
                 }
             }
-            _ => (None, Offered::default()),
+            _ => Consent::default(),
         };
         // With another one of the same id an answer could be meant for either.
-        let mut consent = Consent::new(subject, &offered);
         for other in state.questions.iter_mut().filter(|other| &*other.id == id) {
             other.consent.subject = None;
             consent.subject = None;

@@ -1,6 +1,7 @@
 //! The way from the agent to its clients: every message is read, recorded,
 //! committed, and only then shown.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
+use super::client::Client;
 use super::live::Live;
 use super::repeat::chunk_text;
 use super::state::{After, Batch, State};
@@ -245,6 +247,11 @@ impl Live {
             state.record(batch, Direction::Agent, methods::late_kind(&kind), line);
             return;
         }
+        let (kind, only) = match update {
+            Some(update) if kind == "user_message_chunk" => on_user_chunk(state, kind, update),
+            _ => (kind, None),
+        };
+        let only = only.as_deref();
         let seq = state.next_seq;
         // The seq goes in front of the first member, or into the `_meta` there is.
         let meta = format!("{{\"seq\":{seq}}}");
@@ -259,26 +266,27 @@ impl Live {
                     "params",
                     &crate::acp::extension::UpdateMeta::of(seq),
                 );
-                self.show(state, batch, &[&shown], shown.len());
+                self.show_to(only, state, batch, &[&shown], shown.len());
             }
             // `params` may move when an edit before it changes its length; `sessionId` lies inside it.
             Some(open) => {
                 let comma = if members.is_empty() { "" } else { "," };
                 let inserted = format!("\"_meta\":{{\"acpbox\":{meta}}}{comma}");
-                self.show(
+                self.show_to(
+                    only,
                     state,
                     batch,
                     &[&line[..open], &inserted, &line[open..]],
                     line.len() + inserted.len(),
                 );
             }
-            None => self.show(state, batch, &[&line], line.len()),
+            None => self.show_to(only, state, batch, &[&line], line.len()),
         }
         state.record(batch, Direction::Agent, kind, line);
     }
 
     /// Takes from an update what the session itself needs; returns its kind.
-    fn on_update(&self, state: &mut State, update: &str) -> std::borrow::Cow<'static, str> {
+    fn on_update(&self, state: &mut State, update: &str) -> Cow<'static, str> {
         let members = splice::members(update).unwrap_or_default();
         let value = |key: &str| splice::value(&members, key);
         let Some(kind) = value("sessionUpdate").and_then(message::string) else {
@@ -305,6 +313,18 @@ impl Live {
 
     /// Sends to all who follow, or holds until the client knows the session.
     pub(super) fn show(&self, state: &mut State, batch: &mut Batch, parts: &[&str], length: usize) {
+        self.show_to(None, state, batch, parts, length);
+    }
+
+    /// [`Live::show`] to `only` these, if any are named.
+    fn show_to(
+        &self,
+        only: Option<&[Arc<Client>]>,
+        state: &mut State,
+        batch: &mut Batch,
+        parts: &[&str],
+        length: usize,
+    ) {
         let is_held = !state.is_announced && state.held_bytes + length <= HELD_BYTES;
         if is_held {
             state.held_bytes += length;
@@ -312,9 +332,39 @@ impl Live {
             return;
         }
         for attached in state.clients.iter().filter(|known| known.is_live()) {
-            batch.show(&attached.client, parts);
+            if only.is_none_or(|only| is_among(only, &attached.client)) {
+                batch.show(&attached.client, parts);
+            }
         }
     }
+}
+
+/// What a piece of a user's message is, and who is to be shown it, if not all: an
+/// agent that says its prompt back says it to who knows no other sign of it.
+fn on_user_chunk(
+    state: &mut State,
+    kind: Cow<'static, str>,
+    update: &str,
+) -> (Cow<'static, str>, Option<Vec<Arc<Client>>>) {
+    let seq = state.next_seq;
+    let shown = state.shown;
+    let Some(turn) = state.turn.as_mut().filter(|_| state.fence.is_none()) else {
+        return (kind, None);
+    };
+    if !turn.echo.takes(update) {
+        return (kind, None);
+    }
+    let knowing = turn.knowing.clone();
+    for attached in &mut state.clients {
+        if is_among(&knowing, &attached.client) {
+            attached.note_own(seq, shown);
+        }
+    }
+    (methods::ECHO.into(), Some(knowing))
+}
+
+fn is_among(clients: &[Arc<Client>], client: &Arc<Client>) -> bool {
+    clients.iter().any(|known| Arc::ptr_eq(known, client))
 }
 
 /// Waits for a process's end, without keeping the lock on what it was.

@@ -235,7 +235,7 @@ impl Live {
         let followers = self.attach_followers(rest, client);
         // What clients sent before this is to be replayed too.
         let flushed = self.flush().await;
-        let last_seq = self.store.last_seq(&self.id).await?;
+        let last_seq = self.state().stored;
         let mut held = self.take_held();
         if after.is_some() {
             // The updates that were held are in the transcript.
@@ -267,7 +267,7 @@ impl Live {
         let behind = self.attach_behind(client, before.map(|before| before.role));
         let followers = self.attach_followers(rest, client);
         let flushed = self.flush().await;
-        let last_seq = self.store.last_seq(&self.id).await?;
+        let last_seq = self.state().stored;
         let mut held = self.take_held();
         // Another process may have driven the session meanwhile.
         let cursor = match before {

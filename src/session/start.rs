@@ -158,6 +158,9 @@ impl Host {
         let state = State {
             session,
             next_seq,
+            stored: next_seq - 1,
+            lost: None,
+            is_coming_back: is_stored,
             is_stored,
             known_ids: self.registry.known_ids(),
             early: Vec::new(),

@@ -18,6 +18,7 @@ use crate::acp::methods::{self, response_kind};
 use crate::rpc::splice::Edits;
 use crate::rpc::{Body, Message, Outcome, Pending, message};
 use crate::store::{Direction, EventRow, LogLine, SessionRow, TurnRow};
+use crate::transcript::Echo;
 pub use crate::transcript::meta::{set_meta, with_meta};
 
 /// The longest reply that a prompt result carries in `_meta.acpbox.text`.
@@ -33,6 +34,14 @@ pub struct State {
     pub session: Arc<str>,
     pub known_ids: KnownIds,
     pub next_seq: i64,
+    /// The last event that is in the database.
+    pub stored: i64,
+    /// Set once events could not be stored: from then on none is recorded but the
+    /// session's end, right behind the last that was.
+    pub lost: Option<Lost>,
+    /// The session is being brought back, and no way has worked yet: its row is
+    /// left as it was.
+    pub is_coming_back: bool,
     /// Whether the session's row is in the database. Until then events wait in `early`.
     pub is_stored: bool,
     pub early: Vec<EventRow>,
@@ -88,6 +97,14 @@ pub struct State {
     pub woke: Option<String>,
 }
 
+/// Events that could not be stored.
+#[derive(Debug, Clone)]
+pub struct Lost {
+    pub failure: Failure,
+    /// The last event before them.
+    pub after: i64,
+}
+
 /// Who waits for a response of the agent's.
 #[derive(Debug)]
 pub enum Waiting {
@@ -135,6 +152,9 @@ pub struct Turn {
     pub prompt: i64,
     /// Who sent the same prompt again while it ran.
     pub joined: Vec<Asker>,
+    /// Who is not shown the prompt, and so is shown what the agent says back of it.
+    pub knowing: Vec<Arc<Client>>,
+    pub echo: Echo,
     pub text: String,
     pub is_truncated: bool,
     /// The client asked for cancellation; a timer runs.
@@ -169,6 +189,10 @@ pub struct Batch {
     pub after: Vec<After>,
     /// Whether the session's row is to be written.
     pub row: bool,
+    /// The session, if its row is yet to be made: with its first events, or not at all.
+    pub creates: Option<SessionRow>,
+    /// Whether this is the session's end here.
+    pub is_last: bool,
 }
 
 /// What happens once the rows are committed and the bytes sent.
@@ -201,7 +225,7 @@ impl State {
         raw: impl Into<Box<str>>,
     ) -> i64 {
         let seq = self.next_seq;
-        if self.ended.is_some() {
+        if self.ended.is_some() || (self.lost.is_some() && !batch.is_last) {
             return seq;
         }
         self.next_seq += 1;
@@ -330,6 +354,28 @@ impl State {
         let kind = response_kind(method, is_error);
         self.record(batch, Direction::Agent, kind, line.as_str());
         batch.send(client, &[&line]);
+    }
+
+    /// Notes that what was recorded since the last commit is not stored.
+    pub fn lose(&mut self, failure: &Failure) {
+        if self.lost.is_some() {
+            return;
+        }
+        // The session itself was to be made, and is not there.
+        self.is_stored &= self.stored > 0;
+        self.backlog.clear();
+        self.turn_rows.clear();
+        self.started.clear();
+        self.next_seq = self.stored + 1;
+        self.lost = Some(Lost {
+            failure: failure.clone(),
+            after: self.stored,
+        });
+    }
+
+    /// Whether an event of that number was to be stored, and is not.
+    pub fn is_lost(&self, seq: i64) -> bool {
+        self.lost.as_ref().is_some_and(|lost| seq > lost.after)
     }
 
     /// Adds to the reply that the turn's result will carry.

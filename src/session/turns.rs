@@ -78,6 +78,11 @@ impl State {
         let Some(first) = askers.first() else { return };
         let kind = response_kind(methods::SESSION_PROMPT, is_error);
         let line = with_id(line, &first.id);
+        if self.is_lost(prompt) {
+            // The transcript does not know it.
+            answer_all(batch, askers, &line);
+            return;
+        }
         let seq = self.record(batch, Direction::Acpbox, kind, line.as_str());
         if self.ended.is_none() {
             self.turn_row(prompt).last = Some(seq);

@@ -7,7 +7,7 @@ use std::path::Path;
 use rusqlite::OptionalExtension;
 
 use super::database::{Database, Synchronous};
-use super::error::Fault;
+use super::error::{Fault, StoreError};
 use super::events;
 use super::rows::Deleted;
 use super::search;
@@ -83,6 +83,8 @@ impl Purge {
 /// What is left to overwrite.
 pub(super) struct Purges {
     waiting: VecDeque<(Purge, Option<Reply<Option<Deleted>>>)>,
+    /// Those that could not be finished.
+    failed: Vec<Purge>,
     /// Whether there may be free pages to give back.
     is_shrinking: bool,
 }
@@ -112,12 +114,16 @@ impl Purges {
         });
         Purges {
             waiting: waiting.collect(),
+            failed: Vec::new(),
             is_shrinking: false,
         }
     }
 
     pub(super) fn push(&mut self, purge: Purge, reply: Reply<Option<Deleted>>) {
         self.waiting.push_back((purge, Some(reply)));
+        let failed = std::mem::take(&mut self.failed);
+        self.waiting
+            .extend(failed.into_iter().map(|purge| (purge, None)));
     }
 
     /// Leaves free pages in the file until something else is deleted.
@@ -137,29 +143,52 @@ impl Purges {
             }
             return self.is_shrinking;
         };
+        let mut is_done = false;
         let outcome = match purge.step(database) {
             Ok(false) => return true,
             // The rows are gone from the pages; their old images go with the WAL.
-            Ok(true) => truncate_wal(database).map(|emptied| {
+            Ok(true) => {
+                is_done = true;
+                truncate_wal(database).map(|emptied| {
                 if !emptied {
                     tracing::info!("a reader keeps the old WAL; a deleted session leaves it with the next checkpoints");
                 }
                 purge.deleted
-            }),
+            })
+            }
             Err(error) => {
                 database.roll_back();
                 Err(error)
             }
         };
         self.is_shrinking = true;
-        // After a failure the key stays in `doomed`, for the next start.
-        if let Some((_, Some(reply))) = self.waiting.pop_front() {
-            let answer = outcome
-                .map(Some)
-                .map_err(|error| Fault::Sqlite(error).into_error(path));
-            let _ = reply.send(answer);
+        if let Some((purge, reply)) = self.waiting.pop_front() {
+            if outcome.is_err() && !is_done {
+                // Tried again with the next deletion, or by the next start: the key
+                // stays in `doomed`.
+                self.failed.push(purge);
+            }
+            if let Some(reply) = reply {
+                let answer = outcome.map(Some).map_err(|error| rows_left(error, path));
+                let _ = reply.send(answer);
+            }
         }
         true
+    }
+}
+
+/// What whoever deletes is told: the session itself is gone, and cannot be deleted
+/// again.
+fn rows_left(error: rusqlite::Error, path: &Path) -> StoreError {
+    match Fault::Sqlite(error).into_error(path) {
+        StoreError::Full { path, detail } => StoreError::Full {
+            path,
+            detail: format!(
+                "{detail}; the session is deleted, and what is left of its events is overwritten \
+                 with the next deletion"
+            ),
+        },
+        other => other,
     }
 }
 

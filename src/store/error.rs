@@ -22,7 +22,7 @@ pub enum StoreError {
     Damaged { path: PathBuf, detail: String },
     #[error("the disk that holds the database {path} is full ({detail}); what was stored before is intact: free some space and go on, or name a file on another disk with --db", path = .path.display())]
     Full { path: PathBuf, detail: String },
-    #[error("the database {path} stayed locked by another process for {} s; end that process (`fuser {path}` names it) or name another file with --db", BUSY_SECONDS, path = .path.display())]
+    #[error("the database {path} stayed locked by another process for {} s; end that process (`fuser {path}` names it), wait if it is an acpbox that brings the file up to date, or name another file with --db", BUSY_SECONDS, path = .path.display())]
     Busy { path: PathBuf },
     #[error("no session {id} in the database {path}; `acpbox sessions list` shows those that exist", path = .path.display())]
     UnknownSession { path: PathBuf, id: String },
@@ -52,6 +52,14 @@ impl StoreError {
                 detail: source.to_string(),
             },
             Some(ErrorCode::DatabaseBusy) => StoreError::Busy { path },
+            // The index of the log could not grow: SQLite does not say why, but makes
+            // sure of its pages to find out whether there is space.
+            _ if source.sqlite_extended_error_code() == Some(ffi::SQLITE_IOERR_SHMSIZE) => {
+                StoreError::Full {
+                    path,
+                    detail: source.to_string(),
+                }
+            }
             _ => match source {
                 // A column of another type or of bytes that are not UTF-8: no
                 // statement of ours wrote it.

@@ -6,7 +6,7 @@
 //! not know what a message means, `kind` is a label that the caller chose.
 //!
 //! - `rows`, `error`: what goes in and comes out.
-//! - `open`, `schema`: the file, its pragmas and its tables.
+//! - `open`, `schema`, `progress`: the file, its pragmas and its tables, and how they are migrated.
 //! - `quarantine`: a damaged file makes room for a new one.
 //! - `writer`, `database`, `readers`: who runs statements, and when.
 //! - `sessions`, `events`, `turns`, `logs`, `vms`, `permissions`, `search`, `delete`: the statements, by table.
@@ -15,6 +15,7 @@ mod rows;
 mod error;
 mod open;
 mod schema;
+mod progress;
 mod writer;
 mod database;
 mod readers;
@@ -40,7 +41,7 @@ use tokio::sync::{mpsc, oneshot};
 pub use error::StoreError;
 pub use rows::{
     Deleted, Direction, Document, EventPage, EventRef, EventRow, IndexStep, Indexed, LogLine,
-    LogRow, PermissionRow, SearchCursor, SearchFilter, SearchHit, SearchPage, SessionFilter,
+    LogRow, PermissionRow, Rows, SearchCursor, SearchFilter, SearchHit, SearchPage, SessionFilter,
     SessionRow, TurnRow, UnindexedSession, VmRow,
 };
 pub use search::{QueryError, SearchQuery, SnippetPart, TITLE};
@@ -89,6 +90,12 @@ impl Store {
     pub fn open_or_set_aside(path: &Path, is_ours: bool) -> Result<Store, StoreError> {
         let (connection, moved) = quarantine::writer_or_new(path, is_ours)?;
         Store::start(path, connection, moved)
+    }
+
+    /// The schema of a database that an older acpbox wrote, which opening it brings
+    /// up to date. To be asked before this process opens it.
+    pub fn older_schema(path: &Path) -> Option<i64> {
+        quarantine::stamped(path).filter(|found| *found < schema::VERSION)
     }
 
     /// The damaged databases that were set aside beside this path, oldest first.
@@ -471,23 +478,35 @@ impl Permit<'_> {
         self.append_with_turns(events, Vec::new(), durable)
     }
 
-    /// [`Permit::append`], with what the events begin and end. A turn's first
-    /// row makes it; later ones add what they know.
+    /// [`Permit::append`], with what the events begin and end.
     pub fn append_with_turns(
         self,
         events: Vec<EventRow>,
         turns: Vec<TurnRow>,
         durable: bool,
     ) -> BoxFuture<'static, Result<(), StoreError>> {
-        self.shared.counter.count(&events, &turns);
-        if !durable && self.shared.append_at_once(&events, &turns) {
+        let rows = Rows {
+            session: None,
+            events,
+            turns,
+        };
+        self.append_rows(rows, durable)
+    }
+
+    /// [`Permit::append_with_turns`], which may make the session too.
+    pub fn append_rows(
+        self,
+        rows: Rows,
+        durable: bool,
+    ) -> BoxFuture<'static, Result<(), StoreError>> {
+        self.shared.counter.count(&rows.events, &rows.turns);
+        if !durable && self.shared.append_at_once(&rows) {
             return Box::pin(std::future::ready(Ok(())));
         }
         let (reply, answer) = oneshot::channel();
         self.shared.job_sent();
         self.place.send(Job::Append {
-            events,
-            turns,
+            rows,
             durable,
             reply,
         });

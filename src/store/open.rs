@@ -9,6 +9,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::error::{BUSY_SECONDS, StoreError};
+use super::progress;
 use super::schema::{self, Stamp};
 
 /// KiB of page cache; measured: more does not help appends, and it is resident.
@@ -57,7 +58,16 @@ pub(super) fn writer(path: &Path) -> Result<Connection, StoreError> {
         ))
         .map_err(sqlite)?;
     if stamp.version < schema::VERSION {
-        schema::migrate(&mut connection).map_err(sqlite)?;
+        if progress::is_large(path) {
+            // So that its growth tells how far the migration is.
+            connection
+                .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+                .map_err(sqlite)?;
+            progress::tell(path, stamp.version, || schema::migrate(&mut connection))
+        } else {
+            schema::migrate(&mut connection)
+        }
+        .map_err(sqlite)?;
     }
     schema::probe(&connection).map_err(|source| match source {
         // A file that says it is ours but lacks our tables.

@@ -39,7 +39,7 @@ pub(super) fn writer_or_new(
     is_ours: bool,
 ) -> Result<(Connection, Option<PathBuf>), StoreError> {
     match writer(path) {
-        Err(StoreError::Damaged { .. }) if is_ours || is_stamped(path) => {}
+        Err(StoreError::Damaged { .. }) if is_ours || stamped(path).is_some() => {}
         opened => return opened.map(|connection| (connection, None)),
     }
     let door = Door::enter(path, true);
@@ -115,13 +115,16 @@ fn free_name(path: &Path) -> PathBuf {
         .unwrap_or(first)
 }
 
-/// Whether the first bytes say that the file is an SQLite database of ours.
-fn is_stamped(path: &Path) -> bool {
+/// The schema's version, if the first bytes say that the file is an SQLite database
+/// of ours.
+pub(super) fn stamped(path: &Path) -> Option<i64> {
     let mut header = [0; 100];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut header));
-    read.is_ok()
+    let is_ours = read.is_ok()
         && header.starts_with(b"SQLite format 3\0")
-        && header[68..72] == schema::APPLICATION_ID.to_be_bytes()
+        && header[68..72] == schema::APPLICATION_ID.to_be_bytes();
+    let version = u32::from_be_bytes([header[60], header[61], header[62], header[63]]);
+    is_ours.then(|| version.into())
 }
 
 /// A lock on the database's folder, held while the database is opened: by many

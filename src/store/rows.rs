@@ -84,6 +84,17 @@ pub struct TurnRow {
     pub key: Option<Box<str>>,
 }
 
+/// What is stored together, or not at all.
+#[derive(Debug, Clone, Default)]
+pub struct Rows {
+    /// A session that is made with its first events.
+    pub session: Option<SessionRow>,
+    pub events: Vec<EventRow>,
+    /// What the events begin and end. A turn's first row makes it; later ones add
+    /// what they know.
+    pub turns: Vec<TurnRow>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionRow {
     pub id: String,

@@ -17,7 +17,8 @@ use super::delete::{Purge, Purges};
 use super::error::{Fault, StoreError};
 use super::events;
 use super::open;
-use super::rows::{Deleted, EventRow, TurnRow};
+use super::rows::{Deleted, Rows};
+use super::sessions;
 use super::turns;
 use super::written::Counter;
 
@@ -44,8 +45,7 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
 pub(super) enum Job {
     Append {
-        events: Vec<EventRow>,
-        turns: Vec<TurnRow>,
+        rows: Rows,
         durable: bool,
         reply: Reply<()>,
     },
@@ -140,9 +140,11 @@ impl Shared {
     /// Commits a few rows on this thread. False, with nothing done, where they
     /// must queue: others wait, another process writes, or it failed (the
     /// writer will find out why).
-    pub(super) fn append_at_once(&self, events: &[EventRow], turns: &[TurnRow]) -> bool {
+    pub(super) fn append_at_once(&self, rows: &Rows) -> bool {
         let is_idle = || self.waiting.load(Ordering::SeqCst) == 0;
-        if events.len() > AT_ONCE_EVENTS || events::bytes(events) > AT_ONCE_BYTES || !is_idle() {
+        let is_small =
+            rows.events.len() <= AT_ONCE_EVENTS && events::bytes(&rows.events) <= AT_ONCE_BYTES;
+        if !is_small || !is_idle() {
             return false;
         }
         let Ok(mut core) = self.core.try_lock() else {
@@ -150,7 +152,7 @@ impl Shared {
         };
         match core.as_mut() {
             Some(core) if core.wal_pages < CHECKPOINT_PAGES && is_idle() => {
-                core.append(events, turns).is_ok()
+                core.append(rows).is_ok()
             }
             _ => false,
         }
@@ -162,9 +164,9 @@ impl Shared {
 }
 
 impl Core {
-    fn append(&mut self, events: &[EventRow], turns: &[TurnRow]) -> Result<(), Fault> {
+    fn append(&mut self, rows: &Rows) -> Result<(), Fault> {
         self.database.connection.busy_timeout(Duration::ZERO)?;
-        let done = self.try_append(events, turns);
+        let done = self.try_append(rows);
         if done.is_err() {
             self.database.roll_back();
         }
@@ -172,10 +174,9 @@ impl Core {
         done
     }
 
-    fn try_append(&mut self, events: &[EventRow], turns: &[TurnRow]) -> Result<(), Fault> {
+    fn try_append(&mut self, rows: &Rows) -> Result<(), Fault> {
         self.database.begin(Synchronous::Normal)?;
-        events::insert(&mut self.database, events)?;
-        turns::upsert(&mut self.database, turns)?;
+        insert(&mut self.database, rows)?;
         self.database.commit()?;
         self.unsynced = true;
         self.wal_pages += PAGES_PER_COMMIT;
@@ -273,7 +274,7 @@ impl Writer {
                     self.queue.close();
                     return Some(reply);
                 }
-                Job::Append { ref events, .. } => bytes += events::bytes(events),
+                Job::Append { ref rows, .. } => bytes += events::bytes(&rows.events),
                 Job::Call(_) | Job::Delete { .. } => {}
             }
             self.group.push((job, None));
@@ -433,12 +434,17 @@ pub(super) fn truncate_wal(database: &mut Database) -> rusqlite::Result<bool> {
     Ok(busy? == 0)
 }
 
+fn insert(database: &mut Database, rows: &Rows) -> Result<(), Fault> {
+    if let Some(session) = &rows.session {
+        sessions::create(database, session)?;
+    }
+    events::insert(database, &rows.events)?;
+    turns::upsert(database, &rows.turns)
+}
+
 fn run(job: &mut Job, database: &mut Database) -> Result<(), Fault> {
     match job {
-        Job::Append { events, turns, .. } => {
-            events::insert(database, events)?;
-            turns::upsert(database, turns)
-        }
+        Job::Append { rows, .. } => insert(database, rows),
         Job::Call(call) => call.run(database),
         Job::Delete { session, purge, .. } => {
             *purge = Purge::doom(database, session)?;
@@ -462,5 +468,5 @@ fn answer(job: Job, result: Result<(), StoreError>, purges: &mut Purges) {
 }
 
 fn writes_surely(job: &Job) -> bool {
-    matches!(job, Job::Append { events, .. } if !events.is_empty())
+    matches!(job, Job::Append { rows, .. } if !rows.events.is_empty())
 }

@@ -22,11 +22,13 @@ mod diff;
 mod lenient;
 mod follower;
 mod preamble;
+mod echo;
 mod shown;
 pub mod meta;
 pub mod terminal_content;
 pub mod documents;
 
+pub use echo::Echo;
 pub use follower::Follower;
 pub use html::{CONTENT_SECURITY_POLICY, Fragment, HtmlRenderer, Page, STYLE};
 pub use markdown::{MarkdownRenderer, markdown};

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::echo::Echo;
 use super::meta::with_meta;
 use crate::acp::extension::{TurnStart, UpdateMeta};
 use crate::acp::methods;
@@ -18,9 +19,6 @@ const PLAIN: &str = r#"{"jsonrpc":"2.0","method":"session/update","params":{"#;
 /// Tool calls without an end that are remembered at most.
 const OPEN_TOOLS: usize = 10_000;
 
-/// The longest prompt that is compared with what the agent echoes.
-const ECHO_BYTES: usize = 256 * 1024;
-
 /// Turns a session's events, in order, into what a client sees of them, framed:
 ///
 /// - updates as they were, each with its number in `_meta.acpbox.seq`;
@@ -33,13 +31,15 @@ pub struct Shown {
     encoded: Vec<u8>,
     /// Ids of tool calls that have begun and not ended.
     open_tools: BTreeSet<String>,
-    /// The texts of the turn's prompt.
-    prompt: Vec<String>,
+    /// What the agent may say back of the turn's prompt; transcripts of old do not
+    /// tell what it did.
+    echo: Echo,
     /// Prompts that are shown where their turn begins, by their numbers.
     later: BTreeSet<i64>,
     /// Those of them that came and wait for their turn.
     waiting: BTreeMap<i64, Box<str>>,
-    /// Starts of turns whose prompts are the client's own.
+    /// Starts of turns whose prompts are the client's own, which it is not shown, and
+    /// what agents said back of these, which it is.
     own: Vec<i64>,
     /// Whether what is shown is what was shown when it happened.
     is_live: bool,
@@ -52,7 +52,7 @@ impl Shown {
             framing,
             encoded: Vec::new(),
             open_tools: BTreeSet::new(),
-            prompt: Vec::new(),
+            echo: Echo::default(),
             later: BTreeSet::new(),
             waiting: BTreeMap::new(),
             own: Vec::new(),
@@ -60,8 +60,8 @@ impl Shown {
         }
     }
 
-    /// For a client that was there and lags behind: what it would have been sent,
-    /// but for its own prompts, whose turns began at the events `own`.
+    /// For a client that was there and lags behind: what it would have been sent.
+    /// The events `own` tell of its own prompts.
     pub fn live(session: &str, framing: Framing, own: Vec<i64>) -> Shown {
         Shown {
             own,
@@ -70,8 +70,7 @@ impl Shown {
         }
     }
 
-    /// Names the starts of turns of the client's own prompts anew. A replay shows
-    /// those too.
+    /// Names the events of the client's own prompts anew. A replay is the same for all.
     pub fn set_own(&mut self, own: Vec<i64>) {
         if self.is_live {
             self.own = own;
@@ -121,6 +120,9 @@ impl Shown {
             Direction::Client => {}
             Direction::Acpbox if event.kind == methods::TURN_START => self.turn_start(event),
             Direction::Agent | Direction::Acpbox => {
+                if ends_turn(event) {
+                    self.echo = Echo::default();
+                }
                 if self.update(event) {
                     return;
                 }
@@ -142,7 +144,7 @@ impl Shown {
     fn update(&mut self, event: EventRef<'_>) -> bool {
         let is_simple = !matches!(
             event.kind,
-            "tool_call" | "tool_call_update" | "user_message_chunk"
+            "tool_call" | "tool_call_update" | "user_message_chunk" | methods::ECHO
         );
         if let Some(rest) = plain(event.raw)
             && is_simple
@@ -173,9 +175,15 @@ impl Shown {
             .and_then(|params| splice::member(params, "update"))
             .unwrap_or("{}");
         match event.kind {
+            methods::ECHO => {
+                self.echo.takes(update);
+                if !(self.is_live && self.own.contains(&event.seq)) {
+                    return true;
+                }
+            }
             _ if self.is_live => {}
             "tool_call" | "tool_call_update" => self.tool(update),
-            "user_message_chunk" if self.is_echo(update) => return true,
+            "user_message_chunk" if self.echo.takes(update) => return true,
             _ => {}
         }
         let shown = with_meta(event.raw, "params", &UpdateMeta::of(event.seq));
@@ -239,43 +247,28 @@ impl Shown {
         };
         if !self.own.contains(&event.seq) {
             let meta = UpdateMeta {
-                seq: event.seq,
                 from: start.from,
+                ..UpdateMeta::of(event.seq)
             };
             self.prompt(&prompt, &meta);
         }
     }
 
     fn prompt(&mut self, raw: &str, meta: &UpdateMeta) {
-        self.prompt.clear();
-        for block in blocks(raw) {
-            if raw.len() <= ECHO_BYTES
-                && let Some(text) = splice::member(block.get(), "text").and_then(message::string)
-            {
-                self.prompt.push(text.into_owned());
-            }
-        }
+        self.echo = Echo::of(raw);
         for line in prompt_lines(&self.session, raw, meta) {
             self.framing.encode(&[&line], &mut self.encoded);
         }
-    }
-
-    /// Whether the agent only says what it was told. Once per piece of the prompt.
-    fn is_echo(&mut self, update: &str) -> bool {
-        let text = splice::member(update, "content")
-            .and_then(|content| splice::member(content, "text"))
-            .and_then(message::string);
-        let at = text.and_then(|text| self.prompt.iter().position(|told| *told == text));
-        at.is_some_and(|at| {
-            self.prompt.remove(at);
-            true
-        })
     }
 }
 
 /// The updates by which a prompt, raw, is shown to those who did not send it.
 pub fn prompt_lines(session: &str, raw: &str, meta: &UpdateMeta) -> Vec<String> {
-    let meta = serde_json::to_string(meta).unwrap_or_else(|_| "{}".into());
+    let meta = UpdateMeta {
+        key: key(raw),
+        ..meta.clone()
+    };
+    let meta = serde_json::to_string(&meta).unwrap_or_else(|_| "{}".into());
     let session = Value::from(session);
     let line = |block: &RawValue| {
         let params = format!(
@@ -287,7 +280,14 @@ pub fn prompt_lines(session: &str, raw: &str, meta: &UpdateMeta) -> Vec<String> 
     blocks(raw).into_iter().map(line).collect()
 }
 
-fn blocks(raw: &str) -> Vec<&RawValue> {
+/// By which its sender knows a prompt.
+fn key(raw: &str) -> Option<String> {
+    let meta = splice::member(splice::member(raw, "params")?, "_meta")?;
+    let key = splice::member(splice::member(meta, "acpbox")?, "idempotencyKey")?;
+    message::string(key).map(Into::into)
+}
+
+pub(super) fn blocks(raw: &str) -> Vec<&RawValue> {
     let prompt = splice::member(raw, "params")
         .and_then(|params| splice::member(params, "prompt"))
         .unwrap_or("[]");
@@ -303,6 +303,15 @@ fn plain(raw: &str) -> Option<&str> {
         .iter()
         .any(|odd| rest.contains(odd));
     (!is_odd).then_some(rest)
+}
+
+/// Whether what an agent says from here on is of no turn.
+fn ends_turn(event: EventRef<'_>) -> bool {
+    match event.kind {
+        methods::TURN_END => true,
+        "session/prompt:result" | "session/prompt:error" => event.direction == Direction::Agent,
+        _ => false,
+    }
 }
 
 /// Whether tool calls that have not ended by now never will.

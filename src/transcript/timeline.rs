@@ -88,6 +88,8 @@ impl Timeline {
             return self.settled(false);
         }
         match lenient::read(&event.raw) {
+            // The prompt is shown already.
+            Some(_) if event.kind == crate::acp::methods::ECHO => {}
             Some(message) => self.message(event, &message),
             None => {
                 let kind = super::printable_line(&event.kind);

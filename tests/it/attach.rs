@@ -3,6 +3,7 @@
 
 mod asking;
 mod cancels;
+mod echoes;
 mod editor;
 mod foreign;
 mod lagging;

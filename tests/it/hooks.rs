@@ -128,6 +128,47 @@ fn each_occasion_runs_its_hook_once_and_a_replay_runs_none() {
 }
 
 #[test]
+fn a_question_has_the_title_and_kind_that_were_told_before() {
+    let setup = telling(Setup::host(), "");
+    let mut client = setup.connect();
+    let call = json!({"sessionUpdate": "tool_call", "toolCallId": "c", "title": "Run make", "kind": "execute"});
+    let ask = |id: u64, call: Value| {
+        let yes = json!({"optionId": "yes", "name": "Allow", "kind": "allow_once"});
+        json!({"send": {"jsonrpc": "2.0", "id": id, "method": "session/request_permission",
+            "params": {"sessionId": "$SESSION", "toolCall": call, "options": [yes]}}})
+    };
+    let session = client.new_session_of(&[
+        expect_prompt(),
+        json!({"send": {"jsonrpc": "2.0", "method": "session/update",
+            "params": {"sessionId": "$SESSION", "update": call}}}),
+        ask(1, json!({"toolCallId": "c"})),
+        json!({"expect_answer": 1}),
+        ask(
+            2,
+            json!({"toolCallId": "c", "title": "Run it", "kind": null}),
+        ),
+        json!({"expect_answer": 2}),
+        ask(3, json!({"toolCallId": "d"})),
+        json!({"expect_answer": 3}),
+        end_turn(),
+    ]);
+    prompt_and_allow(&mut client, &session);
+    let all = wait_for_told(&setup, 4);
+    let mut asked: Vec<&Value> = all
+        .iter()
+        .filter(|it| it.1 == "permission_asked")
+        .map(|it| &it.3)
+        .collect();
+    // They may run at once.
+    asked.sort_by_key(|it| it["seq"].as_i64());
+    let calls: Vec<&Value> = asked.iter().map(|it| &it["toolCall"]).collect();
+    assert_eq!(*calls[0], json!({"title": "Run make", "kind": "execute"}));
+    assert_eq!(*calls[1], json!({"title": "Run it", "kind": "execute"}));
+    assert_eq!(*calls[2], json!({"title": "", "kind": ""}));
+    client.take_rest();
+}
+
+#[test]
 fn what_a_rule_answers_is_no_question() {
     let rule = "[[permissions.rules]]\nkind = [\"edit\"]\ndecide = \"allow\"";
     let setup = telling(Setup::host(), rule);

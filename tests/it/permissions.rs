@@ -1,6 +1,7 @@
 //! Who answers when an agent asks whether it may: rules, answers for always, and
 //! nobody.
 
+mod answers;
 mod deceptive;
 
 use std::process::Output;

@@ -94,11 +94,18 @@ pub struct UpdateMeta {
     /// who sent it, by the `title` or `name` of its `clientInfo`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
+    /// Of the same: the prompt's `idempotencyKey`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
 }
 
 impl UpdateMeta {
     pub fn of(seq: i64) -> UpdateMeta {
-        UpdateMeta { seq, from: None }
+        UpdateMeta {
+            seq,
+            from: None,
+            key: None,
+        }
     }
 }
 

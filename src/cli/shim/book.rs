@@ -128,6 +128,9 @@ impl Book {
                 let after = after.and_then(|raw| raw.parse().ok()).unwrap_or(0);
                 self.sessions.load_begins(&session, after);
             }
+            (methods::SESSION_PROMPT, Some(session)) => {
+                self.sessions.prompts(&session, params.unwrap_or("{}"));
+            }
             _ => {}
         }
         match text {
@@ -298,8 +301,10 @@ impl Book {
                 self.sessions.load_ends(session);
                 self.sessions.is_complete(session);
             }
-            if request.is_prompt() && !self.requests.has_prompt_in(session) {
-                self.sessions.has_no_prompts(session);
+            if request.is_prompt() {
+                let has_result = matches!(outcome, Outcome::Result(_));
+                let params = begun_with.unwrap_or("{}");
+                self.sessions.answered(session, params, has_result);
             }
         }
         match outcome {
@@ -330,11 +335,7 @@ impl Book {
 
     /// The requests with which a new connection begins: session and params.
     pub(super) fn loads(&mut self) -> Vec<super::followed::Load> {
-        let prompts = self.requests.prompts();
-        let prompts: Vec<(&str, &str)> = (prompts.into_iter())
-            .filter_map(|(session, text)| Some((session, splice::member(text, "params")?)))
-            .collect();
-        self.sessions.loads(&prompts)
+        self.sessions.loads()
     }
 
     /// A session was loaded again; a raw result, or why not.

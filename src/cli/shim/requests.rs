@@ -132,20 +132,6 @@ impl Requests {
         }
     }
 
-    pub(super) fn has_prompt_in(&self, session: &str) -> bool {
-        let mut prompts = self.waiting.values().filter(|it| it.is_prompt());
-        prompts.any(|it| it.session.as_deref() == Some(session))
-    }
-
-    /// Prompts that are unanswered: session and text, in order.
-    pub(super) fn prompts<'a>(&'a self) -> Vec<(&'a str, &'a str)> {
-        let mut prompts: Vec<&'a Request> =
-            self.waiting.values().filter(|it| it.is_prompt()).collect();
-        prompts.sort_by_key(|it| it.number);
-        let parts = |it: &'a Request| Some((it.session.as_deref()?, it.text.as_deref()?));
-        prompts.into_iter().filter_map(parts).collect()
-    }
-
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }

@@ -230,6 +230,51 @@ fn what_is_wrong_in_a_file_is_named_with_its_line_and_key() {
             ": `server.connections` is 0, with which nothing would work; write at least 1",
         ),
         (
+            "[server]\nhandshakes = 0",
+            ": `server.handshakes` is 0, with which nothing would work; write at least 1",
+        ),
+        (
+            "[server]\norigins = ['https://a.example.org', 'b.example.org:8080']",
+            ": `server.origins` has \"b.example.org:8080\", which is no origin that a browser sends; write \"https://b.example.org:8080\", or http:// if it is that",
+        ),
+        (
+            "[server]\norigins = ['https://a.example.org/page']",
+            "as it goes on behind the host; write \"https://a.example.org\"",
+        ),
+        (
+            "[server]\norigins = ['https://a.example.org:443']",
+            "as they leave the usual port out; write \"https://a.example.org\"",
+        ),
+        (
+            "[server]\norigins = ['null']",
+            "which any page can make its browser send",
+        ),
+        (
+            "[server]\norigins = ['https://*.example.org']",
+            "`*` stands for nothing here",
+        ),
+        (
+            "[server]\norigins = ['https://bücher.example']",
+            "begins with xn--",
+        ),
+        ("[server]\norigins = ['https://']", "its host is empty"),
+        (
+            "[server]\nhosts = ['box.example.org:4712']",
+            ": `server.hosts` has \"box.example.org:4712\", which is no host as clients name it, as the port is left out; write \"box.example.org\"",
+        ),
+        (
+            "[server]\nhosts = ['https://box.example.org/']",
+            "write \"box.example.org\" alone",
+        ),
+        (
+            "[server]\nhosts = ['[::1]:80']",
+            "write \"::1\" without brackets",
+        ),
+        (
+            "[server]\nhosts = ['box.']",
+            "write \"box\" without the last dot",
+        ),
+        (
             "[vms.x]\nmemory = '1MiB'",
             ": `vms.x.memory` is 1048576, with which nothing would work; write at least 16777216",
         ),
@@ -295,6 +340,18 @@ fn what_is_wrong_in_a_file_is_named_with_its_line_and_key() {
             "[agents.x]\ncommand = './x'",
             ": `agents.x.command` has `./x`; write an absolute path",
         ),
+        (
+            "[agents.x]\npass_env = ['HOME', 'TOKEN=sk-secret']",
+            ": `agents.x.pass_env` has `TOKEN=…`, which is no name; write the name alone, and a value",
+        ),
+        (
+            "[agents.x]\npass_env = ['']",
+            ": `agents.x.pass_env` has an empty name; write",
+        ),
+        (
+            "[agents.x]\nenv = { '=x' = 'sk-secret' }",
+            ": `agents.x.env` has a name that begins with `=`; write",
+        ),
     ];
     for (text, expected) in cases {
         let complaint = complaint(text);
@@ -302,6 +359,7 @@ fn what_is_wrong_in_a_file_is_named_with_its_line_and_key() {
             complaint.starts_with(expected),
             "{text}\n got: {complaint}\nwant: {expected}"
         );
+        assert!(!complaint.contains("sk-secret"), "{complaint}");
     }
 }
 

@@ -14,7 +14,8 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
-use super::{Refused, Site, refusal};
+use super::websocket::CONNECTION_ID;
+use super::{Place, Refused, Site, refusal};
 
 /// The names under which requests may ask for us. Anything else is a web page that
 /// had its own name point here.
@@ -79,6 +80,12 @@ pub async fn check(State(site): State<Arc<Site>>, request: Request, next: Next) 
         let why = "a token is not accepted in a URL, which is logged and remembered; send it as `Authorization: Bearer TOKEN`, or in `_meta.acpbox.token` of `initialize`; and change it, if it was real";
         return refusal(StatusCode::BAD_REQUEST, why);
     }
+    if site.is_known(request.headers())
+        && let Some(Place(seat)) = request.extensions().get()
+        && let Err(why) = seat.take()
+    {
+        return refusal(StatusCode::SERVICE_UNAVAILABLE, why);
+    }
     let is_preflight = request.method() == Method::OPTIONS
         && (request.headers()).contains_key(ACCESS_CONTROL_REQUEST_METHOD);
     let mut response = match &origin {
@@ -98,6 +105,16 @@ pub async fn check(State(site): State<Arc<Site>>, request: Request, next: Next) 
 }
 
 impl Site {
+    /// Whether a request is surely a client's.
+    fn is_known(&self, headers: &HeaderMap) -> bool {
+        let id = headers.get(CONNECTION_ID).and_then(|id| id.to_str().ok());
+        let stands_for_the_token = |id| self.remotes.get(id).is_some_and(|it| it.is_trusted);
+        match self.authorized(headers) {
+            Ok(is_authorized) => is_authorized || id.is_some_and(stands_for_the_token),
+            Err(_wrong) => false,
+        }
+    }
+
     /// Whether the right token is in the headers. `Ok(false)` if there is none: then
     /// it may come in `initialize`.
     ///

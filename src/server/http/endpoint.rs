@@ -15,10 +15,11 @@ use super::outgoing::Position;
 use super::remote::{Asked, Remote, Unsent, session_of};
 use super::websocket::{CONNECTION_ID, as_line};
 use super::{Refused, Site, stream};
-use crate::acp::failure::AUTH_REQUIRED;
 use crate::acp::methods;
 use crate::rpc::message::{self, Body as Content, Message};
 use crate::rpc::splice;
+use crate::server::admission::Seat;
+use crate::server::initialize::check_token;
 
 /// Names the session that a request or a stream is about (ACP's remote transport).
 pub const SESSION_ID: HeaderName = HeaderName::from_static("acp-session-id");
@@ -38,9 +39,9 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long acpbox may take to answer `initialize`.
 const INTRODUCTION_TIMEOUT: Duration = Duration::from_secs(30);
 
-pub async fn answer(site: Arc<Site>, request: Request) -> Response {
+pub async fn answer(site: Arc<Site>, seat: Arc<Seat>, request: Request) -> Response {
     let done = match *request.method() {
-        Method::POST => post(site, request).await,
+        Method::POST => post(site, &seat, request).await,
         Method::GET => get(site, request.headers()).await,
         Method::DELETE => delete(&site, request.headers()),
         _ => {
@@ -55,7 +56,7 @@ pub async fn answer(site: Arc<Site>, request: Request) -> Response {
 }
 
 /// A message of the client's. `initialize` is answered here, everything else on a stream.
-async fn post(site: Arc<Site>, request: Request) -> Result<Response, Refused> {
+async fn post(site: Arc<Site>, seat: &Seat, request: Request) -> Result<Response, Refused> {
     let (parts, body) = request.into_parts();
     let headers = &parts.headers;
     if !media_types(headers, CONTENT_TYPE).any(|kind| kind == JSON) {
@@ -68,14 +69,18 @@ async fn post(site: Arc<Site>, request: Request) -> Result<Response, Refused> {
         false => None,
     };
     let limits = &site.server.host.config.limits;
-    let (limit, name) = match is_authorized || remote.is_some() {
-        true => (limits.line_bytes, " (limits.line_bytes)"),
-        false => (
-            UNKNOWN_BYTES.min(limits.line_bytes),
-            " for one who has not shown the token",
-        ),
+    let body = if is_authorized || remote.is_some() {
+        let limit = limits.line_bytes;
+        read(body, limit, BODY_TIMEOUT, " (limits.line_bytes)").await?
+    } else {
+        let _one_of_few = seat.bodies.try_acquire().map_err(|_none| {
+            let why = "send one message at a time until you have shown the token";
+            Refused::new(StatusCode::TOO_MANY_REQUESTS, why)
+        })?;
+        let limit = UNKNOWN_BYTES.min(limits.line_bytes);
+        let timeout = site.settings.handshake_timeout;
+        read(body, limit, timeout, " for one who has not shown the token").await?
     };
-    let body = read(body, limit, name).await?;
     let parsed = match Message::parse(&body, limits.depth) {
         Ok(parsed) if parsed.versioned => parsed,
         Ok(_) => {
@@ -90,7 +95,15 @@ async fn post(site: Arc<Site>, request: Request) -> Result<Response, Refused> {
     let line = as_line(&body);
     let Some(remote) = remote else {
         return match &parsed.body {
-            Content::Request { method, .. } if method == methods::INITIALIZE => {
+            Content::Request { method, params, .. } if method == methods::INITIALIZE => {
+                if !is_authorized {
+                    let meta = params.and_then(|params| splice::member(params, "_meta"));
+                    check_token(&site.token, meta).map_err(|failure| {
+                        Refused::new(StatusCode::UNAUTHORIZED, failure.message)
+                    })?;
+                }
+                let full = |why| Refused::new(StatusCode::SERVICE_UNAVAILABLE, why);
+                seat.take().map_err(full)?;
                 introduce(site, is_authorized, line).await
             }
             _ if !is_authorized => Err(Refused::new(
@@ -183,15 +196,7 @@ async fn introduce(
         }
         Err(_elapsed) => return Err(unavailable("acpbox takes too long to answer; try again")),
     };
-    if let Some(error) = splice::member(&answer, "error") {
-        let code = splice::member(error, "code").and_then(|code| code.parse().ok());
-        if code == Some(AUTH_REQUIRED) {
-            let why = splice::member(error, "message").and_then(message::string);
-            return Err(Refused::new(
-                StatusCode::UNAUTHORIZED,
-                why.unwrap_or_default(),
-            ));
-        }
+    if splice::member(&answer, "error").is_some() {
         return Ok(json(StatusCode::BAD_REQUEST, answer));
     }
     leaving.disarm();
@@ -344,7 +349,12 @@ fn media_types(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = St
     })
 }
 
-async fn read(mut body: Body, limit: usize, name: &str) -> Result<Vec<u8>, Refused> {
+async fn read(
+    mut body: Body,
+    limit: usize,
+    timeout: Duration,
+    name: &str,
+) -> Result<Vec<u8>, Refused> {
     let too_large = || {
         let why = format!("the message is over the limit of {limit} bytes{name}");
         Refused::new(StatusCode::PAYLOAD_TOO_LARGE, why)
@@ -371,7 +381,7 @@ async fn read(mut body: Body, limit: usize, name: &str) -> Result<Vec<u8>, Refus
         }
         Ok(read)
     };
-    tokio::time::timeout(BODY_TIMEOUT, reading)
+    tokio::time::timeout(timeout, reading)
         .await
         .unwrap_or_else(|_elapsed| {
             let why = "the body did not come in time";

@@ -26,12 +26,12 @@ use axum::routing::{any, get};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncReadExt as _};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Server;
+use super::admission::Seat;
 use super::listen::{Accepted, TcpSocket, Token};
 use crate::config::ServerSettings;
 use access::Hosts;
@@ -52,6 +52,9 @@ const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"acpbox\"
 /// How long connections may take to end once acpbox stops.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// How long one that gives way for a newer one may take to read why.
+const HASTE: Duration = Duration::from_millis(100);
+
 /// Everything that is served at one address.
 pub struct Site {
     pub server: Arc<Server>,
@@ -69,11 +72,9 @@ pub struct Site {
     pub shutdown: CancellationToken,
 }
 
-/// Its connection's place among `server.connections`. A WebSocket keeps it.
+/// Its connection's seat. A WebSocket keeps it.
 #[derive(Clone)]
-pub struct Place {
-    _kept: Arc<OwnedSemaphorePermit>,
-}
+pub struct Place(pub Arc<Seat>);
 
 impl Site {
     pub fn new(
@@ -118,22 +119,25 @@ impl Site {
     }
 
     /// Serves one connection until it ends.
-    pub async fn serve(&self, router: Router, accepted: Accepted, place: OwnedSemaphorePermit) {
-        let mut input = accepted.input;
+    pub async fn serve(&self, router: Router, accepted: Accepted, seat: Arc<Seat>) {
+        let (mut input, mut output) = (accepted.input, accepted.output);
         let timeout = self.settings.handshake_timeout;
         let beginning = tokio::select! {
             beginning = tokio::time::timeout(timeout, preface(&mut input)) => beginning,
             () = self.shutdown.cancelled() => return,
+            () = seat.must_go() => {
+                let farewell = farewell(&seat.why());
+                let _ = tokio::time::timeout(HASTE, output.write_all(farewell.as_bytes())).await;
+                return;
+            }
         };
         let Ok(Some(beginning)) = beginning else {
             tracing::debug!(peer = accepted.peer, "no request came in time");
             return;
         };
         let input = Cursor::new(beginning).chain(input);
-        let stream = TokioIo::new(tokio::io::join(input, accepted.output));
-        let router = router.layer(Extension(Place {
-            _kept: Arc::new(place),
-        }));
+        let stream = TokioIo::new(tokio::io::join(input, output));
+        let router = router.layer(Extension(Place(Arc::clone(&seat))));
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder
             .http1()
@@ -155,6 +159,11 @@ impl Site {
             () = self.shutdown.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 let patience = tokio::time::timeout(FAREWELL, connection.as_mut());
+                patience.await.unwrap_or(Ok(()))
+            }
+            () = seat.must_go() => {
+                connection.as_mut().graceful_shutdown();
+                let patience = tokio::time::timeout(HASTE, connection.as_mut());
                 patience.await.unwrap_or(Ok(()))
             }
         };
@@ -181,7 +190,7 @@ async fn acp(
     if websocket::is_wanted(request.headers()) {
         websocket::upgrade(site, place.0, request).await
     } else {
-        endpoint::answer(site, request).await
+        endpoint::answer(site, place.0.0, request).await
     }
 }
 

@@ -143,6 +143,7 @@ impl Site {
             patience: Some(self.settings.handshake_timeout),
             peer: "HTTP".to_owned(),
             framing: Some(Framing::Lines),
+            seat: None,
         };
         let (site, served) = (Arc::clone(self), Arc::clone(&remote));
         self.tasks.spawn(async move {

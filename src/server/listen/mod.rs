@@ -1,5 +1,7 @@
 //! Where clients may connect: addresses, and the sockets behind them.
 
+mod folder;
+mod renewal;
 mod tcp;
 mod tls;
 mod token;
@@ -7,13 +9,14 @@ mod unix;
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub use renewal::Renewal;
 pub use tcp::TcpSocket;
 pub use tls::Tls;
 pub use token::Token;
@@ -89,16 +92,25 @@ pub struct Accepted {
     pub token: Option<Token>,
     /// What it is yet to shake hands by; `input` and `output` are raw until then.
     pub tls: Option<Tls>,
+    /// Where it is, unless it is known by its user.
+    pub source: Option<IpAddr>,
     /// For logs.
     pub peer: String,
 }
 
+/// Why a client is not to be served.
+#[derive(Debug, thiserror::Error)]
+pub enum Unsecured {
+    /// It went without a word, as what only looks whether somebody listens.
+    #[error("it said nothing")]
+    Silent,
+    #[error("{0}")]
+    Failed(String),
+}
+
 impl Accepted {
     /// Itself, after a TLS handshake that may take so long, where TLS is spoken.
-    ///
-    /// # Errors
-    /// Why the client is not to be served.
-    pub async fn secured(self, patience: Duration) -> io::Result<Accepted> {
+    pub async fn secured(self, patience: Duration) -> Result<Accepted, Unsecured> {
         match self.tls.clone() {
             Some(tls) => Box::pin(tls::shake_hands(&tls, self, patience)).await,
             None => Ok(self),

@@ -70,6 +70,10 @@ impl TcpSocket {
         self.tls.is_some()
     }
 
+    pub fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
+    }
+
     /// What URLs of this socket begin with, if HTTP is spoken at it.
     pub fn http_scheme(&self) -> &'static str {
         if self.is_encrypted() { "https" } else { "http" }
@@ -97,6 +101,7 @@ impl TcpSocket {
             output: Box::new(output),
             token: Some(self.token.clone()),
             tls: self.tls.clone(),
+            source: Some(peer.ip()),
             peer: match self.tls {
                 Some(_) => format!("tls:{peer}"),
                 None => format!("tcp:{peer}"),

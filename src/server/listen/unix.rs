@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::net::UnixListener;
 
-use super::{Accepted, ListenError};
+use super::{Accepted, ListenError, folder};
 
 /// What a socket's address holds, with the byte that ends it (`sun_path`, unix(7)).
 const PATH_BYTES: usize = 107;
@@ -46,7 +46,7 @@ impl UnixSocket {
             .mode(0o700)
             .create(folder)
             .map_err(io)?;
-        check_folder(&path, folder)?;
+        folder::check(folder).map_err(wrong)?;
         let lock = lock(&path)?;
         check_vacant(&path)?;
         // Bound under another name and then moved: nobody can connect before the
@@ -114,6 +114,7 @@ impl UnixSocket {
             output: Box::new(output),
             token: None,
             tls: None,
+            source: None,
             peer: format!("{self}{process}"),
         })
     }
@@ -136,30 +137,6 @@ impl fmt::Display for UnixSocket {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "unix:{}", self.path.display())
     }
-}
-
-/// Where others may rename what is there, they could put a socket of their own in
-/// the place of this one.
-fn check_folder(path: &Path, folder: &Path) -> Result<(), ListenError> {
-    let wrong = |why: String| ListenError::Socket {
-        path: path.to_path_buf(),
-        why,
-    };
-    let metadata = fs::metadata(folder).map_err(|error| wrong(error.to_string()))?;
-    let name = folder.display();
-    let own = rustix::process::getuid().as_raw();
-    if metadata.uid() != own && metadata.uid() != 0 {
-        let user = metadata.uid();
-        let why = format!("its folder is another user's ({user}); name another path");
-        return Err(wrong(why));
-    }
-    let is_sticky = metadata.mode() & libc::S_ISVTX != 0;
-    if metadata.mode() & 0o022 != 0 && !is_sticky {
-        let why =
-            format!("others may write in its folder; chmod go-w {name}, or name another path");
-        return Err(wrong(why));
-    }
-    Ok(())
 }
 
 /// The right to serve at a path: gone with its holder, however that ends.

@@ -106,7 +106,8 @@ async fn html(
     // Before anything is read: what is committed later is news for the next request.
     let running = live.as_ref().is_some_and(|live| live.is_busy());
     if let Some(live) = &live {
-        live.flush().await?;
+        // What is stored can be read also where nothing more can be.
+        let _ = live.flush().await;
     }
     let shown = match (request.after, request.before, request.from) {
         (after, None, None) => follows.news(&host.store, session, after, limit).await?,

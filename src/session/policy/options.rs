@@ -1,11 +1,13 @@
 //! The ways to answer that an agent offers, chosen by what they are and never by
 //! where they stand.
 
+use std::borrow::Cow;
+
 use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::rpc::message;
-use crate::rpc::splice;
+use crate::rpc::splice::{self, Member};
 
 /// More are no question that anybody would read.
 const OPTIONS: usize = 64;
@@ -61,6 +63,16 @@ impl Offered {
             let same = self.options.iter().filter(|other| other.id == choice.id);
             !choice.id.is_empty() && same.count() == 1
         })
+    }
+
+    /// The ids by which a person can answer: those whose options, if several have
+    /// one id, are all of one kind.
+    pub fn answerable(&self) -> impl Iterator<Item = &str> {
+        let choices = self.options.iter().filter(|choice| {
+            let mut same = self.options.iter().filter(|other| other.id == choice.id);
+            same.all(|other| other.kind == choice.kind)
+        });
+        choices.map(|choice| choice.id.as_str())
     }
 
     /// The option that allows just this; with `always` the one that allows for
@@ -143,6 +155,36 @@ enum Found<'a> {
     Several,
 }
 
+/// What a raw result of `session/request_permission` chooses: an option's id;
+/// `None` where the question was dropped.
+///
+/// # Errors
+/// What is wrong with one that is no answer in ACP's words. Names that stand twice
+/// are: readers differ in which they take.
+pub fn chosen(result: &str) -> Result<Option<Cow<'_, str>>, &'static str> {
+    let all = splice::members(result).ok_or("it is no object")?;
+    let outcome = once(&all, "outcome").ok_or("it has not one `outcome`")?;
+    let all = splice::members(outcome).ok_or("its `outcome` is no object")?;
+    let kind = once(&all, "outcome").and_then(message::string);
+    match kind.as_deref() {
+        Some("selected") => once(&all, "optionId")
+            .and_then(message::string)
+            .map(Some)
+            .ok_or("it has not one `optionId`, a string"),
+        Some("cancelled") => Ok(None),
+        _ => Err("its outcome is neither `selected` nor `cancelled`"),
+    }
+}
+
+/// The value of the only member of that name.
+fn once<'a>(members: &[Member<'a>], key: &str) -> Option<&'a str> {
+    let mut such = members.iter().filter(|member| member.key == key);
+    match (such.next(), such.next()) {
+        (Some(member), None) => Some(member.value),
+        _ => None,
+    }
+}
+
 /// The result of `session/request_permission`: the option, or that the question
 /// was dropped. Raw.
 pub fn answer(option: Option<&str>) -> String {
@@ -192,6 +234,37 @@ mod tests {
     fn for_always_is_chosen_only_where_a_rule_says_so() {
         let always = json!([option("ra", "reject_always"), option("aa", "allow_always")]);
         check(always, [None, Some("aa"), None]);
+    }
+
+    #[test]
+    fn only_a_sound_outcome_chooses_anything() {
+        let check = |raw: &str, expected: Result<Option<&str>, ()>| {
+            let read = chosen(raw).map_err(|_| ());
+            assert_eq!(
+                read.as_ref().map(Option::as_deref),
+                expected.as_ref().map(|it| *it),
+                "{raw}"
+            );
+        };
+        check(r#"{"outcome":{"outcome":"cancelled"}}"#, Ok(None));
+        let yes = r#"{"_meta":{},"outcome":{"x":1,"outcome":"selected","optionId":"y\u0065s"}}"#;
+        check(yes, Ok(Some("yes")));
+        for odd in [
+            "null",
+            "[]",
+            r#""selected""#,
+            "{}",
+            r#"{"outcome":"selected","optionId":"yes"}"#,
+            r#"{"outcome":{"outcome":"selected"}}"#,
+            r#"{"outcome":{"outcome":"selected","optionId":7}}"#,
+            r#"{"outcome":{"outcome":"selected","optionId":"no","optionId":"yes"}}"#,
+            r#"{"outcome":{"outcome":"cancelled","outcome":"selected","optionId":"yes"}}"#,
+            r#"{"outcome":{"outcome":"cancelled"},"outcome":{"outcome":"selected","optionId":"yes"}}"#,
+            r#"{"outcome":{"outcome":"granted","optionId":"yes"}}"#,
+            r#"{"outcome":{"optionId":"yes"}}"#,
+        ] {
+            check(odd, Err(()));
+        }
     }
 
     #[test]

@@ -129,7 +129,8 @@ impl ToolCalls {
         }
     }
 
-    fn get(&self, id: &str) -> Option<&ToolCall> {
+    /// What is known of a tool call, by its id.
+    pub fn get(&self, id: &str) -> Option<&ToolCall> {
         let found = self.0.iter().find(|(known, _)| **known == *id)?;
         Some(&found.1)
     }

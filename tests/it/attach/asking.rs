@@ -189,3 +189,36 @@ fn a_question_that_nobody_answers_in_time_is_refused_also_in_an_empty_room() {
     assert_eq!(answers.count(), 2, "{received:#?}");
     assert!(!received.join("\n").contains("\"yes\""), "{received:#?}");
 }
+
+#[test]
+fn what_was_not_offered_is_no_answer_as_long_as_another_may_answer() {
+    let setup = Setup::host();
+    let (_server, path) = serve(&setup);
+    setup.script(&[
+        setup.record(),
+        expect_prompt(),
+        ask(7),
+        json!({"expect_answer": 7}),
+        end_turn(),
+    ]);
+    let mut one = Editor::connect(&path, "one", 100);
+    let session = one.new_session(&setup);
+    let mut two = Editor::connect(&path, "two", 200);
+    two.attach("session/resume", &setup, &session, json!({}));
+    let turn = one.send("session/prompt", prompt(&session, "go"));
+    let asked_one = one.expect("session/request_permission");
+    let asked_two = two.expect("session/request_permission");
+    two.select(&asked_two, "allow");
+    // Another request's answer says that the selection has been read.
+    two.call("session/list", json!({})).unwrap();
+    one.select(&asked_one, "yes");
+    one.answer(turn).unwrap();
+    let received = setup.received();
+    let answers = (received.iter())
+        .map(|line| value(line))
+        .filter(|message| message.get("method").is_none());
+    let chosen: Vec<_> = answers
+        .map(|it| it["result"]["outcome"]["optionId"].clone())
+        .collect();
+    assert_eq!(chosen, ["yes"]);
+}

@@ -244,7 +244,14 @@ fn a_session_goes_on_in_its_folder_and_elsewhere_only_if_that_is_gone() {
     std::fs::create_dir(&old).unwrap();
     std::os::unix::fs::symlink(&old, &link).unwrap();
     let in_folder = |folder: &std::path::Path| folder.to_str().unwrap().to_owned();
-    let begun = place.acpbox(&["run", "--agent", "example", "--cwd", &in_folder(&old), "[[say:one]]"]);
+    let begun = place.acpbox(&[
+        "run",
+        "--agent",
+        "example",
+        "--cwd",
+        &in_folder(&old),
+        "[[say:one]]",
+    ]);
     begun.expect(0);
     let id = place.only_session()["sessionId"]
         .as_str()

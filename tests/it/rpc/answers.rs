@@ -10,7 +10,7 @@ use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
 fn answers_that_nobody_waits_for_are_let_go() {
     let setup = Setup::new();
     let mut client = setup.connect();
-    let ask = r#"{"jsonrpc":"2.0","id":1,"method":"session/request_permission","params":{"sessionId":"$SESSION"}}"#;
+    let ask = r#"{"jsonrpc":"2.0","id":1,"method":"session/request_permission","params":{"sessionId":"$SESSION","options":[{"optionId":"first","name":"1","kind":"allow_once"},{"optionId":"second","name":"2","kind":"allow_always"}]}}"#;
     let steps = [
         setup.record(),
         expect_prompt(),

@@ -185,9 +185,7 @@ fn a_client_whose_server_is_replaced_by_one_that_it_cannot_use_says_so_at_once()
     // One that it can use is used again.
     setup.script(&[expect_prompt(), chunk("one"), end_turn()]);
     let server = Server::start(&setup);
-    assert!(in_time(|| client
-        .call("session/list", json!({}))
-        .is_ok()));
+    assert!(in_time(|| client.call("session/list", json!({})).is_ok()));
     assert_eq!(server_of(&mut client), u64::from(server.id()));
     let session = client.new_session();
     client.prompt(&session, "u").unwrap();
@@ -225,10 +223,7 @@ fn a_server_retires_only_for_its_last_client_and_when_nothing_goes_on() {
         refused["reason"].as_str().unwrap().contains(words)
     };
     // That the second one left is noticed soon.
-    assert!(in_time(|| is_refused_for(
-        &mut first,
-        "something goes on"
-    )));
+    assert!(in_time(|| is_refused_for(&mut first, "something goes on")));
     first.notify("session/cancel", json!({"sessionId": session}));
     // An agent that does not end the turn is ended, in time.
     let _ = first.answer(turn);
