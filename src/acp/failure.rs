@@ -52,6 +52,9 @@ pub struct FailureData {
     /// What to try.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// Whether nothing was begun because acpbox ends: the next server can be asked the same.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub ending: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -71,6 +74,7 @@ impl Failure {
                 exit: None,
                 stderr: Vec::new(),
                 hint: None,
+                ending: false,
             }),
         }
     }

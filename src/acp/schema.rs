@@ -222,6 +222,13 @@ const METHODS: &[Method] = &[
         result_name: "ServerInfo",
     },
     Method {
+        name: "_acpbox/server/retire",
+        summary: "Ends a server that `--spawn-server` started, if nobody else is connected and nothing goes on in its sessions.",
+        params: schema_of::<ServerRetireRequest>,
+        result: schema_of::<ServerRetirement>,
+        result_name: "ServerRetirement",
+    },
+    Method {
         name: "_acpbox/session/events",
         summary: "One page of a session's transcript, whether its VM runs or not. Starts nothing.",
         params: schema_of::<EventsRequest>,

@@ -10,6 +10,9 @@ use anstream::ColorChoice;
 use serde::Serialize;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
+use super::run::failure::plain;
+use crate::acp::Failure;
+
 /// Columns of a terminal that does not tell.
 const USUAL_WIDTH: usize = 80;
 
@@ -158,6 +161,9 @@ pub(super) fn say(text: &str) {
 /// An error with its causes, but for those that the text before them says already.
 pub(super) fn reasons(error: &anyhow::Error) -> String {
     let mut text = error.to_string();
+    if error.is::<Failure>() {
+        text = plain(&text).to_owned();
+    }
     for cause in error.chain().skip(1).map(ToString::to_string) {
         if !text.contains(&cause) {
             text = format!("{text}: {cause}");

@@ -51,7 +51,7 @@ pub(super) fn run(global: &Global, arguments: &ServeArguments) -> anyhow::Result
         }
         let host = std::sync::Arc::clone(&server.host);
         let keeping = tokio::spawn(retention::keep(std::sync::Arc::clone(&host)));
-        service::run(server, listeners, stop, hurry).await;
+        service::run(server, listeners, stop, hurry, arguments.detached).await;
         keeping.abort();
         renewal.abort();
         host.shutdown().await;

@@ -55,6 +55,11 @@ pub struct ServerSettings {
     #[serde(deserialize_with = "units::duration")]
     #[schemars(with = "String")]
     pub idle_timeout: Duration,
+    /// How long a server that `--spawn-server` started goes on with no client and
+    /// nothing going on in its sessions: `15m`, or `never` to end.
+    #[serde(deserialize_with = "units::patience")]
+    #[schemars(with = "String")]
+    pub spawned_idle_timeout: Option<Duration>,
 }
 
 impl Default for ServerSettings {
@@ -73,6 +78,7 @@ impl Default for ServerSettings {
             origins: Vec::new(),
             keepalive: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(300),
+            spawned_idle_timeout: Some(Duration::from_secs(15 * 60)),
         }
     }
 }

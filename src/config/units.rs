@@ -95,6 +95,13 @@ impl<'de> Deserialize<'de> for Patience {
     }
 }
 
+/// A duration, or `None` for `never`, for serde's `deserialize_with`.
+pub(super) fn patience<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Duration>, D::Error> {
+    Ok(Patience::deserialize(deserializer)?.0)
+}
+
 /// A duration, for serde's `deserialize_with`.
 pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     deserializer.deserialize_any(DurationVisitor)

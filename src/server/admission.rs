@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
 use super::seldom::Seldom;
@@ -83,8 +83,27 @@ impl Admission {
         }))
     }
 
+    /// All places but those of so many clients, if no more are connected. While they are
+    /// held nobody is let in.
+    pub fn others(&self, clients: usize) -> Option<SemaphorePermit<'_>> {
+        let others = u32::try_from(self.connections.saturating_sub(clients)).ok()?;
+        self.places.try_acquire_many(others).ok()
+    }
+
+    /// Lets nobody in any more.
+    pub fn close(&self) {
+        self.places.close();
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.places.is_closed()
+    }
+
     /// Why nobody is let in.
     pub fn full(&self) -> String {
+        if self.is_closed() {
+            return "this server ends; connect again".into();
+        }
         format!(
             "all {} connections are in use (server.connections)",
             self.connections

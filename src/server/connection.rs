@@ -134,6 +134,8 @@ where
     for live in connection.server.host.registry.all() {
         live.detach(client);
     }
+    // What it followed that is not live may be followed by nobody now.
+    connection.server.host.registry.sweep();
     if let Some(parked) = client.parked() {
         parked.close().await;
     }

@@ -29,7 +29,14 @@ const PAGE_BYTES: usize = 16 * 1024 * 1024;
 /// Registers every method. One line each.
 pub fn module(host: Arc<Host>, observed: &Arc<Observed>) -> RpcModule<Arc<Host>> {
     let mut module = RpcModule::new(host);
-    add(&mut module, "_acpbox/server/info", super::info::info);
+    let seen = Arc::clone(observed);
+    add(&mut module, "_acpbox/server/info", move |host, request| {
+        super::info::info(host, Arc::clone(&seen), request)
+    });
+    let seen = Arc::clone(observed);
+    add(&mut module, "_acpbox/server/retire", move |_, request| {
+        super::retire::retire(Arc::clone(&seen), request)
+    });
     add(&mut module, "_acpbox/session/events", session_events);
     add(&mut module, "_acpbox/session/search", session_search);
     add(

@@ -1,6 +1,6 @@
 //! What clients talk to: [`listen`] has the sockets, [`service`] takes clients in from
 //! them (as many as [`admission`] and [`descriptors`] allow; [`seldom`] keeps strangers out of
-//! the log), [`http`] those that speak HTTP,
+//! the log; [`retire`] ends one that nobody uses), [`http`] those that speak HTTP,
 //! [`web`] is the page for browsers; [`connection`] reads one client's messages, [`dispatch`]
 //! sends each where it belongs, [`initialize`], [`sessions`] and
 //! [`authenticate`] answer ACP's methods, [`extension`], [`search`], [`info`] and
@@ -9,6 +9,7 @@
 pub mod listen;
 pub mod service;
 pub mod admission;
+pub mod retire;
 pub mod descriptors;
 pub mod seldom;
 pub mod http;

@@ -15,6 +15,7 @@ use super::connection::{Gate, serve};
 use super::descriptors::Spare;
 use super::http::{self, Site};
 use super::listen::{Accepted, Listener, Unsecured};
+use super::retire::Retirement;
 use super::seldom::Seldom;
 use crate::acp::failure::INTERNAL_ERROR;
 use crate::config::ServerSettings;
@@ -34,18 +35,41 @@ const LOGGED: u32 = 8;
 
 /// Serves the clients of all listeners. Once `stop` is cancelled no more are taken
 /// in, and running turns may end, up to `drain_timeout` or until `hurry` is
-/// cancelled. Then every connection ends; what is live is the caller's to close.
+/// cancelled. Then every connection ends; what is live is the caller's to close. A
+/// server that was started `on_demand` also stops once nobody has used it for
+/// `spawned_idle_timeout`.
 pub async fn run(
     server: Arc<Server>,
     listeners: Vec<Listener>,
     stop: CancellationToken,
     hurry: CancellationToken,
+    on_demand: bool,
 ) {
     server.host.expect_clients();
     let settings = server.host.config.server.clone();
     let tasks = TaskTracker::new();
     let shutdown = CancellationToken::new();
     let admission = Admission::new(&settings);
+    if on_demand {
+        let retirement = Retirement::new(
+            Arc::clone(&server.host),
+            Arc::clone(&server.observed.clients),
+            Arc::clone(&admission),
+            stop.clone(),
+        );
+        let _ = server.observed.retirement.set(Arc::clone(&retirement));
+        if let Some(patience) = settings.spawned_idle_timeout {
+            let stop = stop.clone();
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = retirement.watch(patience) => {
+                        tracing::info!("nobody uses this server: it ends (server.spawned_idle_timeout)");
+                    }
+                    () = stop.cancelled() => {}
+                }
+            });
+        }
+    }
     for listener in listeners {
         let site = match &listener {
             Listener::Http(socket) => {
@@ -153,7 +177,11 @@ impl Accepting {
 
     fn take_in(self: &Arc<Self>, accepted: Accepted) {
         let Some(seat) = self.admission.admit(accepted.source) else {
-            self.turn_away(accepted);
+            // Whoever comes while this server ends finds no socket in a moment, or the
+            // next one's.
+            if !self.admission.is_closed() {
+                self.turn_away(accepted);
+            }
             return;
         };
         let accepting = Arc::clone(self);

@@ -1,12 +1,13 @@
 //! `_acpbox/server/status`: what this process serves, to whom, and how busy it is.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::time::Instant;
 
 use super::Server;
 use super::clients::{Clients, Connected};
 use super::extension;
+use super::retire::Retirement;
 use crate::acp::Failure;
 use crate::acp::extension::{ClientStatus, Following, ServerStatus, ServerStatusRequest, Totals};
 use crate::rpc::{message, splice};
@@ -17,6 +18,8 @@ use crate::session::status::milliseconds;
 #[derive(Debug)]
 pub struct Observed {
     pub clients: Arc<Clients>,
+    /// Of a server that was started on demand.
+    pub retirement: OnceLock<Arc<Retirement>>,
     started: Instant,
 }
 
@@ -25,6 +28,7 @@ impl Observed {
     pub fn new() -> Arc<Observed> {
         Arc::new(Observed {
             clients: Arc::default(),
+            retirement: OnceLock::new(),
             started: Instant::now(),
         })
     }

@@ -1,7 +1,7 @@
 //! What a client asks for when it names a session's folder, and what is stored of it.
 
 use std::borrow::Cow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -26,6 +26,11 @@ pub struct Asked {
 impl Asked {
     /// Reads what these requests have in common. Errors name the field.
     pub fn parse(params: Option<&str>) -> Result<Asked, Failure> {
+        Asked::parse_in(params, None)
+    }
+
+    /// The same for a session whose folder is known, where `cwd` may be left out.
+    pub(super) fn parse_in(params: Option<&str>, known: Option<&Path>) -> Result<Asked, Failure> {
         let params = params.unwrap_or("null");
         let Some(members) = splice::members(params) else {
             return Err(Failure::invalid_params(
@@ -33,7 +38,11 @@ impl Asked {
             ));
         };
         let value = |key: &str| splice::value(&members, key);
-        let Some(cwd) = value("cwd").and_then(message::string) else {
+        let named = value("cwd").and_then(message::string);
+        let known = known
+            .filter(|_| value("cwd").is_none())
+            .and_then(Path::to_str);
+        let Some(cwd) = named.or(known.map(Cow::Borrowed)) else {
             return Err(Failure::invalid_params(
                 "`cwd` is missing: the absolute path of the working folder, a string",
             ));
@@ -53,20 +62,11 @@ impl Asked {
                 )
             })?,
         };
-        let options = match value("_meta").and_then(|meta| splice::member(meta, "acpbox")) {
-            None | Some("null") => SessionOptions::default(),
-            Some(raw) => serde_json::from_str(raw)
-                .map_err(|error| Failure::invalid_params(format!("`_meta.acpbox`: {error}")))?,
-        };
-        for name in options.env.keys() {
-            check_variable_name(name, "write the name alone as a key")
-                .map_err(|why| Failure::invalid_params(format!("`_meta.acpbox.env` {why}")))?;
-        }
         Ok(Asked {
             cwd,
             additional_directories,
             mcp_servers: mcp_servers.map(Into::into),
-            options,
+            options: options(params)?,
         })
     }
 
@@ -87,6 +87,21 @@ impl Asked {
         })
         .to_string()
     }
+}
+
+/// `_meta.acpbox` of the params of such a request.
+pub(super) fn options(params: &str) -> Result<SessionOptions, Failure> {
+    let meta = splice::member(params, "_meta");
+    let options = match meta.and_then(|meta| splice::member(meta, "acpbox")) {
+        None | Some("null") => SessionOptions::default(),
+        Some(raw) => serde_json::from_str(raw)
+            .map_err(|error| Failure::invalid_params(format!("`_meta.acpbox`: {error}")))?,
+    };
+    for name in options.env.keys() {
+        check_variable_name(name, "write the name alone as a key")
+            .map_err(|why| Failure::invalid_params(format!("`_meta.acpbox.env` {why}")))?;
+    }
+    Ok(options)
 }
 
 /// A request of a client's as it is stored: without secrets.

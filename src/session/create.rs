@@ -208,6 +208,7 @@ impl Host {
                 last_seq: state.next_seq,
                 usage: None,
                 restored: None,
+                state: None,
                 forked_from: None,
                 warnings,
             };

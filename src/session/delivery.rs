@@ -128,7 +128,11 @@ impl State {
             }
         }
         if is_shared {
-            let lines = prompt_lines(&self.session, &prompt.text, &UpdateMeta { seq, from });
+            let meta = UpdateMeta {
+                from,
+                ..UpdateMeta::of(seq)
+            };
+            let lines = prompt_lines(&self.session, &prompt.text, &meta);
             self.started.push(Started { seq, askers, lines });
         }
     }

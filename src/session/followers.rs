@@ -14,31 +14,103 @@ use super::live::Live;
 use super::state::Waiting;
 use crate::acp::extension::Role;
 
-/// What is kept of a session whose agent ended, for when it comes back.
+/// What is kept of a session whose agent does not run, for when it comes back.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Rest {
-    /// The clients that followed it, in their order.
-    followers: Vec<Follower>,
+    /// The clients that follow it, in their order.
+    followers: Vec<Waiter>,
     /// What it was started with. Values of variables are nowhere else.
-    pub(super) asked: Option<Asked>,
-    /// The last event that its followers were shown.
-    pub(super) seen: i64,
+    asked: Option<Asked>,
     vm: String,
     is_asleep: bool,
 }
 
+/// One that waits for a session to come back.
+#[derive(Debug, Clone)]
+pub(super) struct Waiter {
+    pub(super) follower: Follower,
+    /// The last event that it was shown, or is being shown.
+    pub(super) seen: i64,
+    /// What it said of the session while that was not live.
+    pub(super) said: Option<Arc<Said>>,
+}
+
+/// How a client wants a session to come back.
+#[derive(Debug)]
+pub(super) struct Said {
+    pub(super) asked: Asked,
+    /// Of its request, raw.
+    pub(super) params: Box<str>,
+}
+
+/// Where a client was in a session that comes back.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Before {
+    pub(super) role: Role,
+    /// The last event that it was shown.
+    pub(super) seen: i64,
+}
+
 impl Rest {
+    /// That of a session which was not live in this process.
+    pub(super) fn of(vm: &str) -> Rest {
+        Rest {
+            vm: vm.to_owned(),
+            ..Rest::default()
+        }
+    }
+
+    /// Lets a client follow, in the place of what it was before.
+    pub(super) fn enter(&mut self, waiter: Waiter) {
+        let same = &waiter.follower.client;
+        self.followers.retain(|known| {
+            known.follower.present().is_some() && !known.follower.client.ptr_eq(same)
+        });
+        self.followers.push(waiter);
+    }
+
     /// Those who are still there.
-    pub(super) fn followers(&self) -> impl Iterator<Item = (Arc<Client>, Role)> {
+    fn followers(&self) -> impl Iterator<Item = (Arc<Client>, Before)> {
         let followers = self.followers.iter();
-        followers.filter_map(|follower| Some((follower.present()?, follower.role)))
+        followers.filter_map(|waiter| {
+            let before = Before {
+                role: waiter.follower.role,
+                seen: waiter.seen,
+            };
+            Some((waiter.follower.present()?, before))
+        })
     }
 
     /// What a client was to the session, if it followed.
-    pub(super) fn role_of(&self, client: &Arc<Client>) -> Option<Role> {
+    pub(super) fn of_client(&self, client: &Arc<Client>) -> Option<Before> {
         let mut followers = self.followers();
         let found = followers.find(|(known, _)| Arc::ptr_eq(known, client));
-        found.map(|(_, role)| role)
+        found.map(|(_, before)| before)
+    }
+
+    /// With what the session comes back where this client uses it: what itself said,
+    /// else what it was started with, else what another follower said; and the raw
+    /// params of that request, if there was one.
+    pub(super) fn wanted_by(&self, client: &Arc<Client>) -> (Option<Asked>, Option<Box<str>>) {
+        let is_theirs = |waiter: &&Waiter| waiter.follower.client.as_ptr() == Arc::as_ptr(client);
+        let own = self.followers.iter().find(is_theirs);
+        let own = own.and_then(|waiter| waiter.said.as_ref());
+        let others = || {
+            self.followers
+                .iter()
+                .find_map(|waiter| waiter.said.as_ref())
+        };
+        match (own, &self.asked) {
+            (None, Some(asked)) => (Some(asked.clone()), None),
+            (own, _) => match own.or_else(others) {
+                Some(said) => {
+                    let mut asked = said.asked.clone();
+                    self.complete(&mut asked);
+                    (Some(asked), Some(said.params.clone()))
+                }
+                None => (None, None),
+            },
+        }
     }
 
     /// Whether it is of that VM, and somebody follows it who keeps that awake.
@@ -60,12 +132,15 @@ impl Rest {
 
     /// Adds what a client need not say again.
     pub(super) fn complete(&self, asked: &mut Asked) {
-        let Some(known) = &self.asked else { return };
-        if asked.options.env.is_empty() {
-            asked.options.env.clone_from(&known.options.env);
-        }
-        if asked.mcp_servers.is_none() {
-            asked.mcp_servers.clone_from(&known.mcp_servers);
+        let said = self.followers.iter();
+        let said = said.filter_map(|waiter| Some(&waiter.said.as_ref()?.asked));
+        for known in self.asked.iter().chain(said) {
+            if asked.options.env.is_empty() {
+                asked.options.env.clone_from(&known.options.env);
+            }
+            if asked.mcp_servers.is_none() {
+                asked.mcp_servers.clone_from(&known.mcp_servers);
+            }
         }
     }
 }
@@ -138,13 +213,17 @@ impl Live {
         let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         let asked = asked.clone();
         let state = self.state();
-        Some(Rest {
-            // Whoever attached while it ended follows it too.
-            followers: (state.followers.iter().cloned())
-                .chain(state.clients.iter().map(Attached::follower))
-                .collect(),
-            asked,
+        // Whoever attached while it ended follows it too.
+        let followers =
+            (state.followers.iter().cloned()).chain(state.clients.iter().map(Attached::follower));
+        let waiter = |follower| Waiter {
+            follower,
             seen: state.stored,
+            said: None,
+        };
+        Some(Rest {
+            followers: followers.map(waiter).collect(),
+            asked,
             vm: self.vm_name.clone(),
             is_asleep: matches!(cause, Some(Cause::Asleep(_))),
         })
@@ -169,11 +248,11 @@ impl Live {
         self: &Arc<Self>,
         rest: &Rest,
         except: &Arc<Client>,
-    ) -> Vec<Behind> {
+    ) -> Vec<(Behind, Before)> {
         let followers = rest.followers();
         let followers = followers.filter(|(known, _)| !Arc::ptr_eq(known, except));
         followers
-            .map(|(follower, role)| self.attach_behind(&follower, Some(role)))
+            .map(|(follower, before)| (self.attach_behind(&follower, Some(before.role)), before))
             .collect()
     }
 }

@@ -29,7 +29,7 @@ use crate::store::{Direction, EventPage, EventRow, SessionRow, StoreError, TurnR
 use crate::transcript::meta::renamed;
 
 /// A fork whose events are being copied.
-const FORKING: &str = "forking";
+pub(super) const FORKING: &str = "forking";
 
 /// How often the removal of a fork that failed is tried again.
 const REMOVAL_PAUSE: Duration = Duration::from_secs(1);
@@ -312,6 +312,7 @@ async fn answer(
             last_seq: state.next_seq,
             usage: usage::shown(&state.row.usage),
             restored: Some(restored),
+            state: None,
             forked_from: Some(from.clone()),
             warnings,
         };

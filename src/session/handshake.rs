@@ -134,6 +134,7 @@ pub(super) fn with_context(raw: &str, live: &Live) -> Box<str> {
         exit: None,
         stderr: live.agent.last_words(),
         hint: None,
+        ending: false,
     };
     let mut edits = Edits::of(raw);
     edits.set(

@@ -10,7 +10,7 @@
 //! [`log`] what an agent says besides, [`ending`] how it
 //! ends; [`asked`] what a client wants, [`handshake`] how that is put to an agent,
 //! [`start`] how one is started, [`restarts`] how often; [`create`], [`restore`],
-//! [`fork`] and [`replay`] begin a session, [`interrupted`] what was left of it;
+//! `stored` (which starts nothing), [`fork`] and [`replay`] begin a session, [`interrupted`] what was left of it;
 //! [`comeback`] gives an agent its conversation back, with what was [`kept`] of its
 //! creation, its [`settings`] (from what is [`offered`]; the `selection` for one that comes later) and, where it does not
 //! remember, a [`preamble`]; [`registry`] finds it, [`leases`] and [`locks`] tell who
@@ -53,6 +53,7 @@ pub mod start;
 pub mod restarts;
 pub mod create;
 pub mod restore;
+mod stored;
 pub mod fork;
 pub mod comeback;
 pub mod kept;

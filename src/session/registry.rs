@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 
-use super::followers::Rest;
+use super::followers::{Rest, Waiter};
 use super::leases;
 use super::live::Live;
 use super::locks;
@@ -130,6 +130,14 @@ impl Held<'_> {
             });
         }
         self.place(|place| place.rest.clone()).unwrap_or_default()
+    }
+
+    /// Lets a client follow a session that is not live, in that VM.
+    pub(super) fn follow(&mut self, waiter: Waiter, vm: &str) {
+        self.place(|place| {
+            let rest = place.rest.get_or_insert_with(|| Rest::of(vm));
+            rest.enter(waiter);
+        });
     }
 
     fn place<R>(&self, change: impl FnOnce(&mut Place) -> R) -> R {

@@ -69,7 +69,9 @@ impl Restarts {
     /// When acpbox ends.
     pub(super) fn may_start(&self) -> Result<(), Failure> {
         if self.is_stopping.load(Ordering::Relaxed) {
-            return Err(Failure::internal(Phase::Spawn, "acpbox ends"));
+            let mut failure = Failure::internal(Phase::Spawn, "acpbox ends");
+            failure.data.ending = true;
+            return Err(failure);
         }
         Ok(())
     }

@@ -3,21 +3,21 @@
 
 use std::sync::Arc;
 
-use super::asked::Asked;
+use super::asked::{self, Asked};
 use super::attached::may_control;
 use super::catch_up::Behind;
 use super::client::Client;
 use super::comeback::{Back, Comeback, Way};
 use super::create::Refusal;
-use super::followers::Rest;
+use super::followers::{Before, Rest};
 use super::handshake::announced;
 use super::host::Host;
 use super::kept::forked_from;
 use super::live::Live;
 use super::sleep::SLEEPING;
+use super::stored::{Following, check_agent};
 use super::usage;
-use crate::acp::extension::{Restored, Role, SessionMeta, Tier};
-use crate::acp::failure::INVALID_REQUEST;
+use crate::acp::extension::{Restored, Role, SessionMeta, SessionState, Tier};
 use crate::acp::methods;
 use crate::acp::{Failure, Phase};
 use crate::rpc::{message, splice};
@@ -40,21 +40,33 @@ impl Host {
         let Some(session) = session else {
             return Err(Failure::invalid_params("`sessionId` is missing, a string").into());
         };
-        let mut asked = Asked::parse(params)?;
+        let options = asked::options(params.unwrap_or("null"))?;
+        let starts = options.start != Some(false);
+        let asked = starts.then(|| Asked::parse(params)).transpose()?;
+        if starts {
+            self.restarts.forgive(&session);
+        }
         let slot = self.registry.slot(&session);
         let mut slot = slot.lock().await;
-        if asked.options.if_live && slot.live().is_none() {
-            return Err(self.is_not_live(&session).await.into());
-        }
-        self.restarts.forgive(&session);
-        let back = match slot.live() {
-            Some(live) => Back {
+        let back = match (slot.live(), asked) {
+            (Some(live), _) => Back {
                 result: self.selection(&live).await?,
                 live,
                 rest: Rest::default(),
                 restored: Restored::by(Tier::Attach),
             },
-            None => {
+            (None, None) => {
+                let following = Following {
+                    client,
+                    id,
+                    params: params.unwrap_or("{}"),
+                    role: options.role,
+                    after: with_replay.then(|| options.after.unwrap_or(0)),
+                };
+                let followed = self.follow_stored(&session, slot, following, decided);
+                return followed.await;
+            }
+            (None, Some(mut asked)) => {
                 let rest = slot.settle().await;
                 rest.complete(&mut asked);
                 let mut back = self.restore(&session, client, Some(&asked), params).await?;
@@ -64,8 +76,8 @@ impl Host {
             }
         };
         let forked_from = forked_from(&back.live.state().row);
-        let role = asked.options.role;
-        let after = with_replay.then(|| asked.options.after.unwrap_or(0));
+        let role = options.role;
+        let after = with_replay.then(|| options.after.unwrap_or(0));
         decided();
         let behind = back
             .live
@@ -76,6 +88,7 @@ impl Host {
                     last_seq,
                     usage: usage::shown(&back.live.state().row.usage),
                     restored: Some(back.restored.clone()),
+                    state: (!starts).then_some(SessionState::Live),
                     forked_from: forked_from.clone(),
                     warnings: back.live.warnings(),
                 };
@@ -97,18 +110,6 @@ impl Host {
         Ok(())
     }
 
-    async fn is_not_live(&self, session: &str) -> Failure {
-        match self.store.session(session).await {
-            Ok(Some(_)) => {
-                let what = "Invalid Request: the session's agent does not run here, and `_meta.acpbox.ifLive` says not to start it";
-                let failure = Failure::new(Phase::Request, INVALID_REQUEST, what);
-                failure.hint("leave `ifLive` out to bring the session back")
-            }
-            Ok(None) => Failure::unknown_session(session),
-            Err(error) => error.into(),
-        }
-    }
-
     /// The live session, brought back first if need be.
     pub async fn ensure(
         self: &Arc<Host>,
@@ -123,10 +124,12 @@ impl Host {
             return Ok(live);
         }
         let rest = slot.settle().await;
-        rest.role_of(client).map_or(Ok(()), may_control)?;
+        let before = rest.of_client(client);
+        before.map_or(Ok(()), |before| may_control(before.role))?;
         self.restarts.check(session)?;
-        let asked = rest.asked.as_ref();
-        let back = match self.restore(session, client, asked, None).await {
+        let (asked, params) = rest.wanted_by(client);
+        let restoring = self.restore(session, client, asked.as_ref(), params.as_deref());
+        let back = match restoring.await {
             Ok(back) => back,
             Err(Refusal::Failed(failure)) => return Err(failure),
             Err(Refusal::Agent(raw)) => {
@@ -157,14 +160,25 @@ impl Host {
         asked: Option<&Asked>,
         params: Option<&str>,
     ) -> Result<Back, Refusal> {
-        let known = async || {
-            let row = self.store.session(session).await.map_err(Failure::from)?;
-            row.ok_or_else(|| Failure::unknown_session(session))
-        };
-        known().await?;
+        let restored = self.restore_now(session, client, asked, params).await;
+        if restored.is_err() {
+            // However it shows, it says nothing of the session if acpbox ends.
+            self.restarts.may_start()?;
+        }
+        restored
+    }
+
+    async fn restore_now(
+        self: &Arc<Host>,
+        session: &str,
+        client: &Arc<Client>,
+        asked: Option<&Asked>,
+        params: Option<&str>,
+    ) -> Result<Back, Refusal> {
+        self.known(session).await?;
         let lease = self.lease(session).await?;
         // Until then another process may have driven it.
-        let row = known().await?;
+        let row = self.known(session).await?;
         let was_asleep = row.state == SLEEPING;
         self.complete_fork(&row).await?;
         let ended = self.end_interrupted(session).await;
@@ -172,15 +186,7 @@ impl Host {
         let row = usage::caught_up(&self.store, row)
             .await
             .map_err(Failure::from)?;
-        let other = asked.and_then(|asked| asked.options.agent.as_deref());
-        if let Some(other) = other.filter(|other| *other != row.agent) {
-            let what = format!(
-                "`_meta.acpbox.agent` is `{other}`, but the session is one of `{}`",
-                row.agent
-            );
-            let hint = "leave it out; session/fork goes on with another agent";
-            return Err(Failure::invalid_params(what).hint(hint).into());
-        }
+        check_agent(&row, asked.and_then(|asked| asked.options.agent.as_deref()))?;
         let kept = self.kept(&row, asked)?;
         let params = self.params_again(session, params, &kept).await?;
         let way = |tier| Way {
@@ -240,13 +246,13 @@ impl Live {
         let woke = self.state().woke.take();
         if let Err(failure) = flushed {
             // The agent is ended. Others see that, and follow the next one.
-            self.show_followers(followers, rest, held, woke, last_seq);
+            self.show_followers(followers, held, woke, last_seq);
             return Err(failure);
         }
         lines.extend(woke.clone().filter(|_| wants_notices(client)));
         let cursor = after.map_or(last_seq, |after| after.min(last_seq));
         behind.set_out(cursor, last_seq, &lines);
-        self.show_followers(followers, rest, held, woke, last_seq);
+        self.show_followers(followers, held, woke, last_seq);
         Ok(behind)
     }
 
@@ -257,17 +263,17 @@ impl Live {
         rest: &Rest,
     ) -> Result<(), Failure> {
         let _order = self.order().await;
-        let role = rest.role_of(client);
-        let behind = self.attach_behind(client, role);
+        let before = rest.of_client(client);
+        let behind = self.attach_behind(client, before.map(|before| before.role));
         let followers = self.attach_followers(rest, client);
         let flushed = self.flush().await;
         let last_seq = self.state().stored;
         let mut held = self.take_held();
         // Another process may have driven the session meanwhile.
-        let cursor = match role {
-            Some(_) => {
+        let cursor = match before {
+            Some(before) => {
                 held.retain(|line| !is_update(line));
-                rest.seen.min(last_seq)
+                before.seen.min(last_seq)
             }
             None => last_seq,
         };
@@ -276,7 +282,7 @@ impl Live {
         lines.extend(woke.clone().filter(|_| wants_notices(client)));
         behind.set_out(cursor, last_seq, &lines);
         behind.run_aside();
-        self.show_followers(followers, rest, held, woke, last_seq);
+        self.show_followers(followers, held, woke, last_seq);
         flushed
     }
 
@@ -291,17 +297,16 @@ impl Live {
     /// Sends those who followed before what they have not seen.
     fn show_followers(
         &self,
-        followers: Vec<Behind>,
-        rest: &Rest,
+        followers: Vec<(Behind, Before)>,
         mut held: Vec<String>,
         woke: Option<String>,
         last_seq: i64,
     ) {
         held.retain(|line| !is_update(line));
-        for behind in followers {
+        for (behind, before) in followers {
             let mut lines = held.clone();
             lines.extend(woke.clone().filter(|_| wants_notices(behind.client())));
-            behind.set_out(rest.seen.min(last_seq), last_seq, &lines);
+            behind.set_out(before.seen.min(last_seq), last_seq, &lines);
             behind.run_aside();
         }
     }

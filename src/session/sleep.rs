@@ -79,6 +79,11 @@ impl Live {
         !state.is_waited_for() && state.questions.is_empty() && !self.terminals.is_running()
     }
 
+    /// Whether nothing goes on, and nobody waits for anything.
+    pub fn is_quiet(&self) -> bool {
+        self.is_idle(&self.state())
+    }
+
     /// Since when nothing goes on; `None` while a turn runs, somebody waits for an
     /// answer either way, or a command runs in a terminal.
     fn idle_since(&self) -> Option<Instant> {

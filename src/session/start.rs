@@ -203,7 +203,7 @@ impl Host {
         tokio::spawn(self.drive(&live, output));
         if self.restarts.may_start().is_err() {
             // acpbox began to end while it was started, and does not know it.
-            live.end_for(Cause::Closed);
+            live.end_for(Cause::Stopped);
         }
         let unclaimed = Unclaimed::new(Arc::clone(&live));
         match self.initialize(&live, &offer).await {

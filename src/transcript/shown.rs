@@ -247,8 +247,8 @@ impl Shown {
         };
         if !self.own.contains(&event.seq) {
             let meta = UpdateMeta {
-                seq: event.seq,
                 from: start.from,
+                ..UpdateMeta::of(event.seq)
             };
             self.prompt(&prompt, &meta);
         }
@@ -264,7 +264,11 @@ impl Shown {
 
 /// The updates by which a prompt, raw, is shown to those who did not send it.
 pub fn prompt_lines(session: &str, raw: &str, meta: &UpdateMeta) -> Vec<String> {
-    let meta = serde_json::to_string(meta).unwrap_or_else(|_| "{}".into());
+    let meta = UpdateMeta {
+        key: key(raw),
+        ..meta.clone()
+    };
+    let meta = serde_json::to_string(&meta).unwrap_or_else(|_| "{}".into());
     let session = Value::from(session);
     let line = |block: &RawValue| {
         let params = format!(
@@ -274,6 +278,13 @@ pub fn prompt_lines(session: &str, raw: &str, meta: &UpdateMeta) -> Vec<String> 
         message::notification(methods::SESSION_UPDATE, &params)
     };
     blocks(raw).into_iter().map(line).collect()
+}
+
+/// By which its sender knows a prompt.
+fn key(raw: &str) -> Option<String> {
+    let meta = splice::member(splice::member(raw, "params")?, "_meta")?;
+    let key = splice::member(splice::member(meta, "acpbox")?, "idempotencyKey")?;
+    message::string(key).map(Into::into)
 }
 
 pub(super) fn blocks(raw: &str) -> Vec<&RawValue> {

@@ -192,6 +192,15 @@ fn a_wrong_line_is_named_and_imports_nothing() {
 }
 
 #[test]
+fn a_folder_is_no_export() {
+    let place = Place::new();
+    let folder = place.workspace().display().to_string();
+    place
+        .acpbox(&["sessions", "import", &folder])
+        .expect_words(2, &[&folder, "is a folder", "--format jsonl"]);
+}
+
+#[test]
 fn an_import_is_seen_when_it_is_complete_and_what_a_killed_one_left_is_removed() {
     let place = Place::new();
     let lines = |count: i64| {

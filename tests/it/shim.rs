@@ -12,7 +12,11 @@ use crate::support::setup::{Setup, wait_until};
 use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
 
 mod choice;
+mod versions;
+mod unused;
+mod stored;
 mod rounds;
+mod crowd;
 
 /// A running `acpbox serve` at the usual place; ended when it is dropped.
 struct Server(Child);
@@ -91,6 +95,11 @@ fn command(setup: &Setup, name: &str) -> Command {
 
 fn socket(setup: &Setup) -> PathBuf {
     setup.path().join("run/acpbox/acpbox.sock")
+}
+
+/// Waits at most a minute for something to become true.
+fn in_time(mut is_true: impl FnMut() -> bool) -> bool {
+    (0..6).any(|_| wait_until(&mut is_true))
 }
 
 /// The process that serves this client.
@@ -172,7 +181,7 @@ fn break_connections(server: &Server) {
     let pid = rustix::process::Pid::from_raw(i32::try_from(server.id()).unwrap()).unwrap();
     let descriptor =
         rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
-    for number in 3..64 {
+    for number in 3..256 {
         let copy = rustix::process::pidfd_getfd(
             &descriptor,
             number,

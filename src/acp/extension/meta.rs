@@ -33,10 +33,11 @@ pub struct SessionOptions {
     /// What this client does in the session, beside others that are attached.
     #[serde(default)]
     pub role: Role,
-    /// `session/load`, `session/resume`: only if the session's agent runs in this
-    /// process; else they fail, and start nothing.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub if_live: bool,
+    /// `session/load` and `session/resume`: `false` starts nothing. A session whose agent
+    /// does not run is followed as it is stored, and `cwd` may be left out; whatever is
+    /// sent to the session next brings it back, with what was said here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start: Option<bool>,
 }
 
 /// What a client that is attached to a session does there.
@@ -97,11 +98,18 @@ pub struct UpdateMeta {
     /// who sent it, by the `title` or `name` of its `clientInfo`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
+    /// Of the same: the prompt's `idempotencyKey`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
 }
 
 impl UpdateMeta {
     pub fn of(seq: i64) -> UpdateMeta {
-        UpdateMeta { seq, from: None }
+        UpdateMeta {
+            seq,
+            from: None,
+            key: None,
+        }
     }
 }
 
@@ -133,9 +141,13 @@ pub struct SessionMeta {
     /// What the session has used until now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<SessionUsage>,
-    /// How a stored session came back; absent for a new one.
+    /// How a stored session came back; absent for a new one, and for one that is
+    /// followed as it is stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restored: Option<Restored>,
+    /// With `start: false`: what the session is now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<SessionState>,
     /// Where a fork comes from; absent for other sessions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forked_from: Option<ForkedFrom>,
@@ -206,9 +218,9 @@ pub enum SessionState {
     Live,
     /// Its client or its process ended without closing it.
     Open,
-    /// By `session/close`.
     /// Its agent was idle and ended; it goes on when it is used.
     Sleeping,
+    /// By `session/close`.
     Closed,
 }
 

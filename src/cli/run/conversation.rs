@@ -33,7 +33,8 @@ const TICK: Duration = Duration::from_millis(200);
 /// What the prompt goes to.
 pub(super) enum Subject {
     New(PathBuf),
-    Stored(Box<SessionRow>),
+    /// With the folder where it is to go on, if that is another one now.
+    Stored(Box<SessionRow>, Option<PathBuf>),
 }
 
 pub(super) struct Conversation<'a> {
@@ -158,9 +159,16 @@ impl<'a> Conversation<'a> {
                     other => return Ok(other),
                 }
             }
-            Subject::Stored(row) => {
+            Subject::Stored(row, moved) => {
                 let last_seq = self.store.last_seq(&row.id).await?;
                 self.follow(&row.id, last_seq);
+                if let Some(cwd) = moved {
+                    let params = json!({ "sessionId": row.id, "cwd": cwd }).to_string();
+                    let resumed = self.ask(methods::SESSION_RESUME, &params).await?;
+                    if !matches!(resumed, Outcome::Result(_)) {
+                        return Ok(resumed);
+                    }
+                }
             }
         }
         // A stored session comes back with its first prompt, with all it was made with.

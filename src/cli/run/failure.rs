@@ -19,7 +19,10 @@ pub(in crate::cli) fn failure_of(error: &str) -> Failure {
     );
     failure.code = code.unwrap_or(failure.code);
     match (ours, data) {
-        (Some(ours), _) => failure.data = Box::new(ours),
+        (Some(ours), _) => {
+            failure.data = Box::new(ours);
+            failure.message = plain(&failure.message).to_owned();
+        }
         (None, Some(data)) if failure.code == AUTH_REQUIRED => {
             failure = failure.hint(how_to_log_in(data));
         }
@@ -29,6 +32,18 @@ pub(in crate::cli) fn failure_of(error: &str) -> Failure {
         (None, None) => {}
     }
     failure
+}
+
+/// What acpbox says without the words that JSON-RPC and ACP have for its kind.
+pub(in crate::cli) fn plain(message: &str) -> &str {
+    const KINDS: [&str; 4] = [
+        "Invalid params: ",
+        "Invalid Request: ",
+        "Resource not found: ",
+        "Internal error: ",
+    ];
+    let rest = KINDS.iter().find_map(|kind| message.strip_prefix(kind));
+    rest.unwrap_or(message)
 }
 
 fn how_to_log_in(data: &str) -> String {
@@ -62,6 +77,18 @@ mod tests {
         let read = failure_of(&error);
         assert_eq!(read.data.phase, Phase::Boot);
         assert_eq!(read.to_string(), own.to_string());
+    }
+
+    #[test]
+    fn only_acpboxs_own_errors_lose_the_name_of_their_kind() {
+        let own = serde_json::to_string(&Failure::invalid_params("`x` is 3").to_error_object());
+        assert_eq!(failure_of(&own.unwrap()).to_string(), "`x` is 3");
+        let agents = r#"{"code":-32602,"message":"Invalid params: y","data":{"z":1}}"#;
+        assert!(
+            failure_of(agents)
+                .to_string()
+                .starts_with("Invalid params: y")
+        );
     }
 
     #[test]

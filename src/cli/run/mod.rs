@@ -112,6 +112,13 @@ fn folder(asked: Option<PathBuf>) -> anyhow::Result<PathBuf> {
     }
 }
 
+/// A folder with its links resolved, if it can be.
+fn real(folder: &Path) -> PathBuf {
+    folder
+        .canonicalize()
+        .unwrap_or_else(|_| folder.to_path_buf())
+}
+
 /// What to prompt: a new session, or a stored one that no other process than
 /// `server` drives.
 async fn subject(
@@ -143,5 +150,19 @@ async fn subject(
             row.id
         );
     }
-    Ok(Subject::Stored(Box::new(row)))
+    // Where the session's folder is gone, this one takes its place.
+    let moved = match &arguments.cwd {
+        Some(_) if !row.cwd.is_dir() => Some(cwd),
+        Some(_) if real(&cwd) != real(&row.cwd) => {
+            let what = format!(
+                "session {} works in {}; leave out --cwd, or leave out --session to begin a new one in {}",
+                row.id,
+                row.cwd.display(),
+                cwd.display()
+            );
+            return Err(Usage(what).into());
+        }
+        _ => None,
+    };
+    Ok(Subject::Stored(Box::new(row), moved))
 }

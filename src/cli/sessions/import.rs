@@ -295,6 +295,11 @@ impl Lines {
             ("standard input".into(), Box::new(std::io::stdin().lock()))
         } else {
             let name = path.display().to_string();
+            if path.is_dir() {
+                return Err(Usage(format!(
+                    "{name} is a folder; name a file that `acpbox sessions export SESSION --format jsonl` wrote"
+                )));
+            }
             let file = File::open(path).map_err(|error| Usage(format!("{name}: {error}")))?;
             (name, Box::new(BufReader::new(file)))
         };

@@ -128,6 +128,9 @@ impl Book {
                 let after = after.and_then(|raw| raw.parse().ok()).unwrap_or(0);
                 self.sessions.load_begins(&session, after);
             }
+            (methods::SESSION_PROMPT, Some(session)) => {
+                self.sessions.prompts(&session, params.unwrap_or("{}"));
+            }
             _ => {}
         }
         match text {
@@ -226,6 +229,11 @@ impl Book {
                 self.renumbered(text, id, ours)
             }
             Body::Response { id, outcome } => match self.requests.end(id) {
+                // It is kept for the next server.
+                Some(request) if request.text.is_some() && is_of_end(outcome) => {
+                    self.requests.put_back(id, request);
+                    Passing::Nowhere
+                }
                 Some(request) => self.ended(text, &request, outcome),
                 None => Passing::AsItIs,
             },
@@ -272,8 +280,19 @@ impl Book {
             (methods::SESSION_CLOSE | methods::SESSION_DELETE, Outcome::Result(_)) => {
                 self.sessions.is_gone(session.unwrap_or_default());
             }
+            (methods::SESSION_PROMPT, Outcome::Error(error)) if is_of_turn(error) => {
+                self.sessions.is_there(session.unwrap_or_default(), None);
+            }
             (methods::SESSION_PROMPT, Outcome::Result(result)) => {
-                self.has_seen(session.unwrap_or_default(), result);
+                let session = session.unwrap_or_default();
+                self.sessions.is_there(session, None);
+                self.has_seen(session, result);
+            }
+            // Whatever is sent to a session lets the client follow it.
+            (method, Outcome::Result(_)) if !method.starts_with(methods::OWN_PREFIX) => {
+                if let Some(session) = session {
+                    self.sessions.is_there(session, None);
+                }
             }
             _ => {}
         }
@@ -282,8 +301,10 @@ impl Book {
                 self.sessions.load_ends(session);
                 self.sessions.is_complete(session);
             }
-            if request.is_prompt() && !self.requests.has_prompt_in(session) {
-                self.sessions.has_no_prompts(session);
+            if request.is_prompt() {
+                let has_result = matches!(outcome, Outcome::Result(_));
+                let params = begun_with.unwrap_or("{}");
+                self.sessions.answered(session, params, has_result);
             }
         }
         match outcome {
@@ -314,11 +335,7 @@ impl Book {
 
     /// The requests with which a new connection begins: session and params.
     pub(super) fn loads(&mut self) -> Vec<super::followed::Load> {
-        let prompts = self.requests.prompts();
-        let prompts: Vec<(&str, &str)> = (prompts.into_iter())
-            .filter_map(|(session, text)| Some((session, splice::member(text, "params")?)))
-            .collect();
-        self.sessions.loads(&prompts)
+        self.sessions.loads()
     }
 
     /// A session was loaded again; a raw result, or why not.
@@ -345,6 +362,21 @@ impl Book {
     pub(super) fn refuse_all(&mut self, failure: &Failure) -> Vec<String> {
         self.requests.refuse_all(failure)
     }
+}
+
+/// Whether the server did nothing of what it was asked because it ends.
+fn is_of_end(outcome: Outcome<'_>) -> bool {
+    let Outcome::Error(error) = outcome else {
+        return false;
+    };
+    let data = splice::member(error, "data").unwrap_or("null");
+    splice::member(data, "ending") == Some("true")
+}
+
+/// Whether the session is there and its turn failed.
+fn is_of_turn(error: &str) -> bool {
+    let data = splice::member(error, "data").unwrap_or("null");
+    splice::member(data, "phase") == Some("\"turn\"")
 }
 
 /// The end of a turn as the client is to hear it that had sent the prompt to a

@@ -1,9 +1,14 @@
 //! What a client has seen of each session, and how the rest is asked for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
+use super::book::KEY;
 use super::edits;
+use crate::acp::methods;
 use crate::rpc::{message, splice};
+
+/// Own prompts of a session that are remembered at most.
+const OWN: usize = 1024;
 
 /// The sessions that a client follows.
 #[derive(Debug, Default)]
@@ -15,19 +20,24 @@ struct Followed {
     seen: i64,
     /// How many updates with that number it saw.
     count: usize,
-    /// The params of `session/load`; absent until the session is known to be there.
+    /// The params of `session/load`, where the client said how to bring it back.
     load: Option<String>,
+    /// Whether the server lets the client follow: it was sent something, or answered.
+    is_there: bool,
     /// `session/load`s of the client's own on their way: they begin anew.
     loading: usize,
     /// Updates with the number `seen` that come again.
     skip: usize,
-    /// The client's own prompts, block by block, which a replay would show it.
-    echoes: Vec<String>,
+    /// Keys of the client's own prompts that it may lack, which a replay would show
+    /// it: the oldest first.
+    own: VecDeque<String>,
 }
 
-/// Asks for a session on a new connection.
+/// Asks for a session on a new connection, which starts nothing.
 pub(super) struct Load {
     pub(super) session: String,
+    /// `session/load`, or `session/resume` where it is not known what was seen.
+    pub(super) method: &'static str,
     pub(super) params: String,
 }
 
@@ -43,7 +53,7 @@ impl Sessions {
     pub(super) fn load_ends(&mut self, session: &str) {
         if let Some(followed) = self.0.get_mut(session) {
             followed.loading = followed.loading.saturating_sub(1);
-            if followed.loading == 0 && followed.load.is_none() {
+            if followed.loading == 0 && !followed.is_there {
                 self.0.remove(session);
             }
         }
@@ -52,6 +62,7 @@ impl Sessions {
     /// The session is there; `begun_with` is of the request that says how to load it.
     pub(super) fn is_there(&mut self, session: &str, begun_with: Option<&str>) {
         let followed = self.0.entry(session.to_owned()).or_default();
+        followed.is_there = true;
         if let Some(params) = begun_with {
             followed.load = Some(edits::load_params(params, session));
         }
@@ -89,6 +100,8 @@ impl Sessions {
         let Some(followed) = self.0.get_mut(&*session) else {
             return true;
         };
+        // While it is loaded the request may still fail.
+        followed.is_there |= followed.loading == 0;
         if seq == followed.seen && followed.skip > 0 {
             followed.skip -= 1;
             return false;
@@ -98,31 +111,41 @@ impl Sessions {
         } else if seq > followed.seen || followed.loading > 0 {
             (followed.seen, followed.count) = (seq, 1);
         }
-        if followed.echoes.is_empty() {
-            return true;
-        }
-        !followed.is_echo(value("update").unwrap_or("{}"))
+        // What the client itself loads has all.
+        let key = value("_meta")
+            .and_then(key_of)
+            .filter(|_| followed.loading == 0);
+        key.is_none_or(|key| !followed.own.contains(&key))
     }
 
-    /// The connection is lost: what is asked for on the next one. `prompts` are
-    /// those of the client's that are unanswered: session and params.
-    pub(super) fn loads(&mut self, prompts: &[(&str, &str)]) -> Vec<Load> {
+    /// The connection is lost: what is asked for on the next one.
+    pub(super) fn loads(&mut self) -> Vec<Load> {
         let mut loads = Vec::new();
         // What is on its way for the first time is asked for by the client's own request.
-        self.0
-            .retain(|_, followed| followed.load.is_some() || followed.loading > 0);
+        self.0.retain(|_, followed| {
+            followed.is_there || followed.loading > 0 || !followed.own.is_empty()
+        });
         for (session, followed) in &mut self.0 {
-            let theirs = prompts.iter().filter(|(of, _)| of == session);
-            followed.echoes = theirs.flat_map(|(_, params)| blocks(params)).collect();
             let after = followed.ask_again();
-            if followed.loading > 0 {
+            if followed.loading > 0 || !followed.is_there {
                 continue;
             }
-            let load = followed.load.as_deref();
-            let params = load.and_then(|load| edits::with_option(load, "after", &after));
+            let load = match &followed.load {
+                Some(load) => load.clone(),
+                // As it is stored.
+                None => edits::load_params("{}", session),
+            };
+            // All of a transcript is more than a client asked for that loaded none of it.
+            let method = match followed.load.is_none() && followed.seen == 0 {
+                true => methods::SESSION_RESUME,
+                false => methods::SESSION_LOAD,
+            };
+            let params = edits::with_option(&load, "after", &after);
+            let params = params.and_then(|params| edits::with_option(&params, "start", "false"));
             match params {
                 Some(params) => loads.push(Load {
                     session: session.clone(),
+                    method,
                     params,
                 }),
                 None => tracing::warn!(session, "the session cannot be followed again"),
@@ -144,10 +167,35 @@ impl Sessions {
         }
     }
 
-    /// None of the client's prompts in this session is unanswered.
-    pub(super) fn has_no_prompts(&mut self, session: &str) {
-        if let Some(followed) = self.0.get_mut(session) {
-            followed.echoes = Vec::new();
+    /// The client sends a prompt, which has a key.
+    pub(super) fn prompts(&mut self, session: &str, params: &str) {
+        let Some(key) = splice::member(params, "_meta").and_then(key_of) else {
+            return;
+        };
+        let followed = self.0.entry(session.to_owned()).or_default();
+        if followed.own.len() >= OWN {
+            followed.own.pop_front();
+        }
+        followed.own.push_back(key);
+    }
+
+    /// A prompt was answered. `has_result` if all up to that is known to have been seen,
+    /// and so the prompts before it.
+    pub(super) fn answered(&mut self, session: &str, params: &str, has_result: bool) {
+        let key = splice::member(params, "_meta").and_then(key_of);
+        let Some(followed) = self.0.get_mut(session) else {
+            return;
+        };
+        let at = followed
+            .own
+            .iter()
+            .position(|own| Some(own) == key.as_ref());
+        if has_result && let Some(at) = at {
+            followed.own.drain(..=at);
+        }
+        if !has_result && !followed.is_there && followed.loading == 0 {
+            // There may be no such session.
+            self.0.remove(session);
         }
     }
 }
@@ -165,28 +213,13 @@ impl Followed {
         self.skip = self.count;
         self.after().to_string()
     }
-
-    /// Whether this is a piece of a prompt that the client itself sent. Once per piece.
-    fn is_echo(&mut self, update: &str) -> bool {
-        let members = splice::members(update).unwrap_or_default();
-        let kind = splice::value(&members, "sessionUpdate").and_then(message::string);
-        if kind.as_deref() != Some("user_message_chunk") {
-            return false;
-        }
-        let content = splice::value(&members, "content").unwrap_or_default();
-        let at = self.echoes.iter().position(|block| block == content);
-        at.is_some_and(|at| {
-            self.echoes.remove(at);
-            true
-        })
-    }
 }
 
-fn blocks(params: &str) -> Vec<String> {
-    let prompt = splice::member(params, "prompt").unwrap_or("[]");
-    let blocks: Vec<&serde_json::value::RawValue> =
-        serde_json::from_str(prompt).unwrap_or_default();
-    blocks.iter().map(|block| block.get().to_owned()).collect()
+/// The key of a prompt, or of what is shown of one, from its `_meta`.
+fn key_of(meta: &str) -> Option<String> {
+    let ours = splice::member(meta, "acpbox")?;
+    let key = splice::member(ours, "key").or_else(|| splice::member(ours, KEY))?;
+    message::string(key).map(Into::into)
 }
 
 #[cfg(test)]
@@ -215,7 +248,7 @@ mod tests {
         let mut sessions = begun();
         assert!(sessions.update(&update(7, "a")));
         assert!(sessions.update(&update(7, "b")));
-        let loads = sessions.loads(&[]);
+        let loads = sessions.loads();
         assert_eq!(after(&loads), "6");
         let shown = ["a", "b", "c"].map(|text| sessions.update(&update(7, text)));
         assert_eq!(shown, [false, false, true]);
@@ -227,21 +260,35 @@ mod tests {
         let mut sessions = begun();
         assert!(sessions.update(&update(7, "a")));
         sessions.has_seen("s", 9);
-        assert_eq!(after(&sessions.loads(&[])), "9");
+        assert_eq!(after(&sessions.loads()), "9");
         assert!(sessions.update(&update(10, "b")));
     }
 
     #[test]
-    fn the_clients_own_prompt_is_not_shown_to_it_once_per_block() {
+    fn the_clients_own_prompt_is_not_shown_to_it_also_if_it_failed() {
         let mut sessions = begun();
-        let prompt = r#"{"sessionId":"s","prompt":[{"type":"text","text":"me"}]}"#;
-        sessions.loads(&[("s", prompt)]);
-        assert!(!sessions.update(&update(5, "me")));
-        assert!(
-            sessions.update(&update(6, "me")),
-            "somebody else said the same"
-        );
-        assert_eq!(after(&sessions.loads(&[])), "5");
+        let prompt =
+            |key: &str| format!(r#"{{"_meta":{{"acpbox":{{"idempotencyKey":"{key}"}}}}}}"#);
+        let shown = |seq: i64, key: &str| {
+            update(seq, "me").replace(r#"{"seq""#, &format!(r#"{{"key":"{key}","seq""#))
+        };
+        sessions.prompts("s", &prompt("a"));
+        sessions.prompts("s", &prompt("b"));
+        sessions.answered("s", &prompt("a"), false);
+        sessions.loads();
+        assert!(!sessions.update(&shown(5, "a")));
+        assert!(sessions.update(&shown(6, "of another")));
+        assert!(sessions.update(&update(7, "me")), "somebody said the same");
+        assert!(!sessions.update(&shown(8, "b")));
+        assert_eq!(after(&sessions.loads()), "7");
+        sessions.load_begins("s", 0);
+        assert!(sessions.update(&shown(5, "a")), "it asked for all");
+        sessions.load_ends("s");
+        sessions.answered("s", &prompt("b"), true);
+        assert!(sessions.update(&shown(5, "a")), "it is past");
+        sessions.prompts("nothing", &prompt("c"));
+        sessions.answered("nothing", &prompt("c"), false);
+        assert_eq!(sessions.0.len(), 1);
     }
 
     #[test]
@@ -250,15 +297,12 @@ mod tests {
         sessions.load_begins("s", 0);
         assert!(sessions.update(&update(1, "a")));
         assert!(sessions.update(&update(2, "b")));
-        assert!(
-            sessions.loads(&[]).is_empty(),
-            "the client's own goes again"
-        );
+        assert!(sessions.loads().is_empty(), "the client's own goes again");
         assert_eq!(sessions.after("s").unwrap(), "1");
         assert!(!sessions.update(&update(2, "b")));
         assert!(sessions.update(&update(3, "c")));
         sessions.load_ends("s");
         sessions.has_seen("s", 4);
-        assert_eq!(after(&sessions.loads(&[])), "4");
+        assert_eq!(after(&sessions.loads()), "4");
     }
 }

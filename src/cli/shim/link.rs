@@ -9,7 +9,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::OwnedReadHalf;
 use tokio::task::JoinHandle;
 
-use crate::acp::extension::ServerInfo;
+use crate::acp::extension::{ServerInfo, ServerRetirement};
 use crate::acp::methods;
 use crate::rpc::codec::{Decoder, Frame};
 use crate::rpc::message::{self, ANY_DEPTH, Body, Message, Outcome};
@@ -18,6 +18,9 @@ use crate::session::handshake::own_info;
 
 /// How long a server may take to say what it is.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long one that retires may take to end its sessions.
+const RETIRING: Duration = Duration::from_secs(15);
 
 /// How long what is queued may take to leave in the end.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -38,8 +41,20 @@ pub(super) enum NoLink {
     /// Nobody listens there.
     #[error("no server runs")]
     Nobody,
+    /// It let the connection go before it had said what it is, as one does that ends.
+    #[error("{0}")]
+    Leaving(String),
     #[error("{0}")]
     Unusable(String),
+    /// It will not be of use to this version of acpbox, however long one waits.
+    #[error("{0}")]
+    Incompatible(String),
+}
+
+/// Why a request of the shim's own has no result.
+enum NoResult {
+    Ended(String),
+    Error(String),
 }
 
 impl Link {
@@ -62,6 +77,12 @@ impl Link {
     async fn open_patiently(socket: &Path, initialize: Option<&str>) -> Result<Link, NoLink> {
         let wrong = |what: String| {
             NoLink::Unusable(format!("the server at unix:{} {what}", socket.display()))
+        };
+        let unanswered = |why: NoResult| match why {
+            NoResult::Error(what) => wrong(what),
+            NoResult::Ended(what) => {
+                NoLink::Leaving(format!("the server at unix:{} {what}", socket.display()))
+            }
         };
         let stream = match UnixStream::connect(socket).await {
             Ok(stream) => stream,
@@ -88,6 +109,8 @@ impl Link {
                 instance: String::new(),
                 database: "".into(),
                 config: "".into(),
+                protocol: 0,
+                spawned: false,
             },
             writing: tokio::spawn(write_loop(queue, output)),
         };
@@ -96,11 +119,11 @@ impl Link {
         let params = initialize.map_or_else(|| own.to_string(), str::to_owned);
         link.call(methods::INITIALIZE, &params)
             .await
-            .map_err(wrong)?;
+            .map_err(unanswered)?;
         let info = link
             .call("_acpbox/server/info", "{}")
             .await
-            .map_err(wrong)?;
+            .map_err(unanswered)?;
         link.info = serde_json::from_str(&info)
             .map_err(|error| wrong(format!("says something else of itself: {error}")))?;
         Ok(link)
@@ -111,14 +134,42 @@ impl Link {
         self.info.pid
     }
 
+    /// Asks the server to end if nobody else uses it, and waits until it did.
+    ///
+    /// # Errors
+    /// Why it goes on.
+    pub(super) async fn retire(&mut self) -> Result<(), String> {
+        let retirement = match self.call("_acpbox/server/retire", "{}").await {
+            Ok(result) => serde_json::from_str::<ServerRetirement>(&result),
+            Err(NoResult::Error(why)) => return Err(format!("it {why}")),
+            // It cannot have been kept from answering by anything but its end.
+            Err(NoResult::Ended(_)) => return Ok(()),
+        };
+        match retirement {
+            Ok(ServerRetirement { retired: true, .. }) => {}
+            Ok(refused) => return Err(refused.reason.unwrap_or_default()),
+            Err(error) => return Err(error.to_string()),
+        }
+        let ended = async {
+            let mut frames = Vec::new();
+            while matches!(self.reader.read(&mut frames).await, Ok(true)) {
+                frames.clear();
+            }
+        };
+        let has_ended = tokio::time::timeout(RETIRING, ended).await;
+        has_ended.map_err(|_| "it does not end though it said so".to_owned())
+    }
+
     /// A request of the shim's own. Nothing else is expected meanwhile.
-    async fn call(&mut self, method: &str, params: &str) -> Result<String, String> {
+    async fn call(&mut self, method: &str, params: &str) -> Result<String, NoResult> {
         let id = own_id(method);
-        self.send(&request(&id, method, params)).await?;
+        let sent = self.send(&request(&id, method, params)).await;
+        sent.map_err(NoResult::Ended)?;
         let mut frames = Vec::new();
         loop {
             if !matches!(self.reader.read(&mut frames).await, Ok(true)) {
-                return Err(format!("ended the connection during `{method}`"));
+                let what = format!("ended the connection during `{method}`");
+                return Err(NoResult::Ended(what));
             }
             for frame in frames.drain(..) {
                 let Frame::Message(line) = frame else {
@@ -139,7 +190,8 @@ impl Link {
                     } if answered == id || answered == "null" => {
                         let said = splice::member(error, "message").and_then(message::string);
                         let said = said.unwrap_or_default();
-                        return Err(format!("answers `{method}` with an error: {said}"));
+                        let what = format!("answers `{method}` with an error: {said}");
+                        return Err(NoResult::Error(what));
                     }
                     _ => tracing::debug!("a message before the connection is made use of"),
                 }

@@ -281,6 +281,7 @@ impl Shim {
         let mut pause = FIRST_PAUSE;
         let mut given_up = None;
         let mut spawned = None;
+        let mut is_in_vain = false;
         loop {
             let why = match self.attempt(instance, client).await {
                 Ok(link) => return Ok(link),
@@ -288,10 +289,18 @@ impl Shim {
                     self.start_server(&mut spawned);
                     NoLink::Nobody.to_string()
                 }
-                Err(NoLink::Unusable(why)) => why,
+                // Nothing would change by waiting.
+                Err(NoLink::Incompatible(why)) => {
+                    is_in_vain = true;
+                    why
+                }
+                Err(NoLink::Unusable(why) | NoLink::Leaving(why)) => why,
             };
-            if given_up.is_none() && lost.elapsed() >= self.patience {
-                let failure = self.away(&why);
+            if given_up.is_none() && (is_in_vain || lost.elapsed() >= self.patience) {
+                let failure = match is_in_vain {
+                    true => Failure::new(Phase::Request, INTERNAL_ERROR, why),
+                    false => self.away(&why),
+                };
                 output::say(&failure.to_string());
                 let lines = self.book().refuse_all(&failure);
                 for line in lines {
@@ -321,7 +330,10 @@ impl Shim {
         if let Some(why) = self.place.objection(&link.info) {
             return Err(NoLink::Unusable(why));
         }
-        if let Some(note) = self.place.objection_to_version(&link.info) {
+        if let Some(why) = self.place.objection_to_version(&link.info) {
+            return Err(NoLink::Incompatible(why));
+        }
+        if let Some(note) = self.place.note_on_version(&link.info) {
             tracing::warn!("{note}");
         }
         let is_another = link.info.instance != instance;

@@ -100,6 +100,15 @@ impl Requests {
         Some(request)
     }
 
+    /// The server that ends has not begun it.
+    pub(super) fn put_back(&mut self, id: &str, mut request: Request) {
+        request.is_unsent = true;
+        self.kept_bytes += request.bytes();
+        if let Some(before) = self.waiting.insert(id.into(), request) {
+            self.kept_bytes -= before.bytes();
+        }
+    }
+
     /// It did not go out.
     pub(super) fn is_unsent(&mut self, id: &str, text: &str) {
         if let Some(request) = self.waiting.get_mut(id) {
@@ -121,20 +130,6 @@ impl Requests {
         if let Some(request) = self.waiting.get_mut(id) {
             request.is_cancelled = true;
         }
-    }
-
-    pub(super) fn has_prompt_in(&self, session: &str) -> bool {
-        let mut prompts = self.waiting.values().filter(|it| it.is_prompt());
-        prompts.any(|it| it.session.as_deref() == Some(session))
-    }
-
-    /// Prompts that are unanswered: session and text, in order.
-    pub(super) fn prompts<'a>(&'a self) -> Vec<(&'a str, &'a str)> {
-        let mut prompts: Vec<&'a Request> =
-            self.waiting.values().filter(|it| it.is_prompt()).collect();
-        prompts.sort_by_key(|it| it.number);
-        let parts = |it: &'a Request| Some((it.session.as_deref()?, it.text.as_deref()?));
-        prompts.into_iter().filter_map(parts).collect()
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -1,5 +1,5 @@
-//! What is said first on a new connection: the sessions are loaded from where the
-//! client had them, and its unanswered requests are sent again or answered.
+//! What is said first on a new connection: the sessions are followed from where the
+//! client had them, which starts none of them, and its unanswered requests are sent again or answered.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -9,7 +9,6 @@ use tokio::io::AsyncRead;
 use super::link::{self, Link, NoLink};
 use super::relay::Shim;
 use super::requests::Again;
-use crate::acp::methods;
 use crate::rpc::codec::Frame;
 use crate::rpc::message::{ANY_DEPTH, Body, Message, Outcome};
 use crate::rpc::{BatchReader, Outbox, splice};
@@ -27,7 +26,7 @@ impl Shim {
         let mut lines = Vec::new();
         for load in self.book().loads() {
             let id = link::own_id(&load.session);
-            lines.push(link::request(&id, methods::SESSION_LOAD, &load.params));
+            lines.push(link::request(&id, load.method, &load.params));
             waiting.insert(id, load.session);
         }
         // The server may write more than it reads: both go on at once.

@@ -17,6 +17,9 @@ use crate::config::Config;
 const PATIENCE: Duration = Duration::from_secs(15);
 const CHECK: Duration = Duration::from_millis(30);
 
+/// How often one is started that ends at once.
+const STARTS: usize = 3;
+
 /// A log that is longer is put aside when the next server starts.
 const LOG_BYTES: u64 = 8 * 1024 * 1024;
 
@@ -58,21 +61,28 @@ impl Spawn {
                 log.display()
             ))
         };
-        let mut child = self
-            .start(&log)
-            .map_err(|error| failed(error.to_string()))?;
+        let start = || self.start(&log).map_err(|error| failed(error.to_string()));
+        let mut child = start()?;
+        let mut starts = 1;
         let begun = Instant::now();
         loop {
             match Link::open(socket, None).await {
-                Err(NoLink::Nobody) => {}
+                Err(NoLink::Nobody | NoLink::Leaving(_)) => {}
                 found => return found,
             }
             if let Ok(Some(status)) = child.try_wait() {
-                // Somebody else's may have been first.
-                return match Link::open(socket, None).await {
-                    Err(NoLink::Nobody) => Err(failed(format!("it ended at once ({status})"))),
-                    found => found,
-                };
+                // Somebody else's may have been first, or one that ends was in the way.
+                match Link::open(socket, None).await {
+                    Err(NoLink::Nobody | NoLink::Leaving(_)) if starts < STARTS => {
+                        tokio::time::sleep(CHECK).await;
+                        child = start()?;
+                        starts += 1;
+                    }
+                    Err(NoLink::Nobody) => {
+                        return Err(failed(format!("it ended at once ({status})")));
+                    }
+                    found => return found,
+                }
             }
             if begun.elapsed() > PATIENCE {
                 return Err(failed(format!(

@@ -609,8 +609,9 @@ import {attachments} from './images.js';
     try {
       const params = {sessionId: session.id, cwd: session.cwd};
       // It may have fallen asleep just now, and who only reads is no reason to wake it.
-      if (!mayStart) params._meta = {acpbox: {ifLive: true}};
+      if (!mayStart) params._meta = {acpbox: {start: false}};
       const result = await request('session/resume', params);
+      if (result._meta?.acpbox?.state) throw new Error('The session’s agent does not run here.');
       session.refusals = 0;
       await learn(session);
       for (const part of ['modes', 'models', 'configOptions']) if (result[part]) session[part] = result[part];

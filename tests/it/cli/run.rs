@@ -238,6 +238,49 @@ fn a_session_goes_on() {
 }
 
 #[test]
+fn a_session_goes_on_in_its_folder_and_elsewhere_only_if_that_is_gone() {
+    let place = Place::new();
+    let [old, link, moved] = ["old", "link", "moved"].map(|name| place.workspace().join(name));
+    std::fs::create_dir(&old).unwrap();
+    std::os::unix::fs::symlink(&old, &link).unwrap();
+    let in_folder = |folder: &std::path::Path| folder.to_str().unwrap().to_owned();
+    let begun = place.acpbox(&[
+        "run",
+        "--agent",
+        "example",
+        "--cwd",
+        &in_folder(&old),
+        "[[say:one]]",
+    ]);
+    begun.expect(0);
+    let id = place.only_session()["sessionId"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let go_on = |folder: &std::path::Path| {
+        place.acpbox(&[
+            "run",
+            "--session",
+            &id,
+            "--cwd",
+            &in_folder(folder),
+            "[[say:two]]",
+        ])
+    };
+    go_on(&link).expect(0);
+    let elsewhere = place.workspace();
+    go_on(&elsewhere).expect_words(2, &["works in", &in_folder(&old), "leave out --cwd"]);
+    std::fs::rename(&old, &moved).unwrap();
+    let refused = place.acpbox(&["run", "--session", &id, "x"]).expect(5);
+    assert!(refused.stderr.contains("is gone"), "{refused:?}");
+    assert!(
+        !refused.stderr.contains("Resource not found"),
+        "{refused:?}"
+    );
+    go_on(&moved).expect(0);
+}
+
+#[test]
 fn an_interrupt_cancels_the_turn_and_keeps_what_was_said() {
     let place = Place::new();
     let turn = place.long_turn(&[]);

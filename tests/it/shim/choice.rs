@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use serde_json::json;
 
-use super::{Server, command, server_of, socket};
+use super::{Server, command, in_time, server_of, socket};
 use crate::support::client::Client;
 use crate::support::setup::{Setup, wait_until};
 use crate::support::steps::{chunk, end_turn, expect_prompt};
@@ -113,12 +113,28 @@ fn a_server_that_was_started_on_demand_outlives_its_clients() {
 }
 
 /// Ends a process that is nobody's child here.
-struct Stop(rustix::process::Pid);
+pub(super) struct Stop(pub(super) rustix::process::Pid);
+
+impl Stop {
+    pub(super) fn of(pid: u64) -> Stop {
+        Stop(rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap())
+    }
+
+    /// Whether it has ended by itself. One that nobody waits for counts too.
+    pub(super) fn is_over(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0));
+        stat.is_ok_and(|stat| {
+            stat.rsplit(") ")
+                .next()
+                .is_some_and(|it| it.starts_with('Z'))
+        }) || rustix::process::test_kill_process(self.0).is_err()
+    }
+}
 
 impl Drop for Stop {
     fn drop(&mut self) {
         let _ = rustix::process::kill_process(self.0, rustix::process::Signal::TERM);
-        wait_until(|| rustix::process::test_kill_process(self.0).is_err());
+        in_time(|| self.is_over());
     }
 }
 

@@ -112,15 +112,14 @@ fn whoever_asks_to_follow_only_what_is_live_starts_nothing() {
     let hello = json!({"protocolVersion": 1, "clientCapabilities": capabilities});
     client.call("initialize", hello).unwrap();
     let session = client.new_session(&setup);
-    let only = |session: &str| json!({"sessionId": session, "cwd": setup.workspace(), "_meta": {"acpbox": {"ifLive": true}}});
+    let only = |session: &str| json!({"sessionId": session, "cwd": setup.workspace(), "_meta": {"acpbox": {"start": false}}});
     let is_asleep = |client: &mut crate::http::Socket| {
         let list = client.call("session/list", json!({})).unwrap();
         list["sessions"][0]["_meta"]["acpbox"]["state"] == "sleeping"
     };
     assert!(crate::support::setup::wait_until(|| is_asleep(&mut client)));
-    let refused = client.call("session/resume", only(&session)).unwrap_err();
-    let said = refused["message"].as_str().unwrap();
-    assert!(said.contains("does not run here"), "{refused}");
+    let followed = client.call("session/resume", only(&session)).unwrap();
+    assert_eq!(followed["_meta"]["acpbox"]["state"], "sleeping", "{followed}");
     let unknown = client.call("session/load", only("none")).unwrap_err();
     let said = unknown["message"].as_str().unwrap();
     assert!(said.contains("there is no session `none`"), "{unknown}");
