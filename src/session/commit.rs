@@ -46,7 +46,8 @@ impl Live {
             let row = (batch.row && keeps_row).then(|| state.row.clone());
             let mut events = std::mem::take(&mut state.backlog);
             events.append(&mut batch.events);
-            let turns = std::mem::take(&mut state.turn_rows);
+            let mut turns = std::mem::take(&mut state.turn_rows);
+            turns.retain(|turn| !state.is_lost(turn.prompt));
             let news = super::news::of(&state, &events);
             let last = events.last().map(|event| event.seq);
             let committed = if !state.is_stored {
@@ -168,6 +169,7 @@ impl Live {
         if state.ended.is_none() {
             state.lose(failure);
             drop(state);
+            self.restarts.lose(&self.id, failure);
             self.end_with(failure.clone());
         }
     }

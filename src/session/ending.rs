@@ -149,7 +149,12 @@ impl Live {
             self.deliver(&mut batch).await;
         }
         self.terminals.end_all();
-        if self.state().is_stored && matches!(self.cause(), None | Some(Cause::Failed(_))) {
+        // It is no fault of the agent's where its events cannot be stored.
+        let counts = {
+            let state = self.state();
+            state.is_stored && state.lost.is_none()
+        };
+        if counts && matches!(self.cause(), None | Some(Cause::Failed(_))) {
             self.restarts.count(&self.id);
         }
         *self.lease.lock().unwrap_or_else(PoisonError::into_inner) = None;

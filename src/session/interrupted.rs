@@ -21,12 +21,17 @@ impl Host {
         let mut open = self.store.open_turns(session).await?;
         open.retain(|turn| !left.contains(&turn.prompt));
         if open.is_empty() {
+            self.restarts.settle(session);
             return Ok(());
         }
+        let lost = self.restarts.lost(session);
         let next_seq = self.store.last_seq(session).await? + 1;
         let ends = open.iter().zip(next_seq..);
-        let ends = ends.map(|(turn, seq)| interruption(turn, seq)).collect();
-        self.append_ends(open, ends).await
+        let ends = ends.map(|(turn, seq)| interruption(turn, seq, lost.as_deref()));
+        let ends = ends.collect();
+        self.append_ends(open, ends).await?;
+        self.restarts.settle(session);
+        Ok(())
     }
 
     /// Answers prompts that waited for an agent which could not be started.
@@ -93,17 +98,19 @@ impl Host {
     }
 }
 
-/// The event that ends a turn which a killed process left open.
-pub fn interruption(turn: &TurnRow, seq: i64) -> EventRow {
-    let detail = match turn.first {
-        Some(_) => "acpbox was killed during the turn",
-        None => "acpbox was killed before the prompt's turn had begun",
+/// The event that ends a turn which a killed process left open, or whose end could
+/// not be stored because of what `lost` says.
+pub fn interruption(turn: &TurnRow, seq: i64, lost: Option<&str>) -> EventRow {
+    let detail = match (lost, turn.first) {
+        (Some(why), _) => format!("the rest of the turn could not be stored: {why}"),
+        (None, Some(_)) => "acpbox was killed during the turn".to_owned(),
+        (None, None) => "acpbox was killed before the prompt's turn had begun".to_owned(),
     };
     let params = TurnEnd {
         session_id: turn.session.to_string(),
         prompt_seq: turn.prompt,
         reason: TurnEndReason::Interrupted,
-        detail: detail.to_owned(),
+        detail,
     };
     let params = serde_json::to_string(&params).unwrap_or_else(|_| "{}".into());
     EventRow {

@@ -11,6 +11,10 @@ use rustix::fs::FlockOperation;
 /// Files looked at in one start, so that it stays short; the rest has time.
 const AT_ONCE: usize = 1000;
 
+/// How often the kernel is asked before a file is taken to be free: it lists locks
+/// some kilobytes at a time, and leaves one out where another went in between.
+const LOOKS: usize = 3;
+
 /// The live sessions by id, each with the process that drives it. `folder` is
 /// where the leases are; see [`super::Registry::leases`].
 pub fn held(folder: &Path) -> HashMap<String, u32> {
@@ -18,29 +22,53 @@ pub fn held(folder: &Path) -> HashMap<String, u32> {
         return HashMap::new();
     };
     // A lease is a file only while its session is live, or after a kill.
-    let files: Vec<(u64, String)> = entries
+    let mut files: Vec<(u64, String)> = entries
         .flatten()
         .filter_map(|entry| {
             let inode = entry.metadata().ok()?.ino();
             Some((inode, entry.file_name().into_string().ok()?))
         })
         .collect();
-    if files.is_empty() {
-        return HashMap::new();
+    let mut held = HashMap::new();
+    for _ in 0..LOOKS {
+        if files.is_empty() {
+            break;
+        }
+        let holders: HashMap<u64, u32> = all_holders().into_iter().collect();
+        files.retain_mut(|(inode, id)| match holders.get(inode) {
+            Some(holder) => {
+                held.insert(std::mem::take(id), *holder);
+                false
+            }
+            None => true,
+        });
     }
+    held
+}
+
+/// Who holds a lock on the file of this inode, ours included.
+pub(super) fn holders_of(inode: u64) -> Vec<u32> {
+    for _ in 0..LOOKS {
+        let all = all_holders().into_iter();
+        let found: Vec<u32> = (all.filter(|(of, _)| *of == inode))
+            .map(|(_, pid)| pid)
+            .collect();
+        if !found.is_empty() {
+            return found;
+        }
+    }
+    Vec::new()
+}
+
+fn all_holders() -> Vec<(u64, u32)> {
     let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
-    let holders: HashMap<u64, u32> = locks.lines().filter_map(holder).collect();
-    let held = files.into_iter().filter_map(|(inode, id)| {
-        let holder = holders.get(&inode)?;
-        Some((id, *holder))
-    });
-    held.collect()
+    locks.lines().filter_map(holder).collect()
 }
 
 /// The inode and the process of a line such as `1: FLOCK  ADVISORY  WRITE 18654
 /// fe:00:5653427 0 EOF`. A line with `->` waits for a lock. Devices are not
 /// compared: some file systems show another one here than `stat` does.
-pub fn holder(line: &str) -> Option<(u64, u32)> {
+fn holder(line: &str) -> Option<(u64, u32)> {
     let mut fields = line.split_whitespace().skip(1);
     if fields.next() != Some("FLOCK") {
         return None;

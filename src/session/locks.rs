@@ -12,13 +12,7 @@ pub fn holders(path: &Path) -> Vec<u32> {
     let Ok(found) = std::fs::metadata(path) else {
         return Vec::new();
     };
-    let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
-    let mut holders: Vec<u32> = locks
-        .lines()
-        .filter_map(leases::holder)
-        .filter(|(inode, _)| *inode == found.ino())
-        .map(|(_, pid)| pid)
-        .collect();
+    let mut holders = leases::holders_of(found.ino());
     holders.sort_unstable();
     holders.dedup();
     holders

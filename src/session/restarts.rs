@@ -37,6 +37,8 @@ struct Ended {
     at: VecDeque<Instant>,
     /// Prompts for its next agent, in order.
     waiting: VecDeque<QueuedPrompt>,
+    /// When events of its last agent could not be stored, and why not.
+    lost: Option<(Instant, String)>,
 }
 
 impl Restarts {
@@ -87,16 +89,23 @@ impl Restarts {
     /// Counts the end of a session's agent that nobody asked for.
     pub(super) fn count(&self, session: &str) {
         let mut sessions = self.sessions();
-        sessions.retain(|_, ended| {
-            let is_recent = |at: &Instant| at.elapsed() < self.window;
-            !ended.waiting.is_empty() || ended.at.back().is_some_and(is_recent)
-        });
+        self.sweep(&mut sessions);
         let ended = sessions.entry(session.to_owned()).or_default();
         ended.at.push_back(Instant::now());
         // More would not change the answer.
         while ended.at.len() > self.limit + 1 {
             ended.at.pop_front();
         }
+    }
+
+    /// Forgets what was long ago.
+    fn sweep(&self, sessions: &mut HashMap<String, Ended>) {
+        sessions.retain(|_, ended| {
+            let is_recent = |at: &Instant| at.elapsed() < self.window;
+            !ended.waiting.is_empty()
+                || ended.at.back().is_some_and(is_recent)
+                || ended.lost.as_ref().is_some_and(|(at, _)| is_recent(at))
+        });
     }
 
     /// Whether a prompt may start the session's agent anew.
@@ -124,6 +133,29 @@ impl Restarts {
         let mut sessions = self.sessions();
         if let Some(ended) = sessions.get_mut(session) {
             ended.at.clear();
+        }
+    }
+
+    /// Notes why events of a session could not be stored, for what is then said of
+    /// the turns that lack their end.
+    pub(super) fn lose(&self, session: &str, failure: &Failure) {
+        let mut sessions = self.sessions();
+        self.sweep(&mut sessions);
+        let ended = sessions.entry(session.to_owned()).or_default();
+        ended.lost = Some((Instant::now(), failure.message.clone()));
+    }
+
+    /// Why the session's last events could not be stored, if that was so.
+    pub(super) fn lost(&self, session: &str) -> Option<String> {
+        let sessions = self.sessions();
+        let (_, why) = sessions.get(session)?.lost.as_ref()?;
+        Some(why.clone())
+    }
+
+    /// All that is stored of the session has its end.
+    pub(super) fn settle(&self, session: &str) {
+        if let Some(ended) = self.sessions().get_mut(session) {
+            ended.lost = None;
         }
     }
 

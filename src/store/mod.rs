@@ -8,7 +8,7 @@
 //! - `rows`, `error`: what goes in and comes out.
 //! - `open`, `schema`, `progress`: the file, its pragmas and its tables, and how they are migrated.
 //! - `quarantine`: a damaged file makes room for a new one.
-//! - `writer`, `database`, `readers`: who runs statements, and when.
+//! - `writer`, `permit`, `database`, `readers`: who runs statements, and when.
 //! - `sessions`, `events`, `turns`, `logs`, `vms`, `permissions`, `search`, `delete`: the statements, by table.
 
 mod rows;
@@ -17,6 +17,7 @@ mod open;
 mod schema;
 mod progress;
 mod writer;
+mod permit;
 mod database;
 mod readers;
 mod sessions;
@@ -35,10 +36,10 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 
 pub use error::StoreError;
+pub use permit::Permit;
 pub use rows::{
     Deleted, Direction, Document, EventPage, EventRef, EventRow, IndexStep, Indexed, LogLine,
     LogRow, PermissionRow, Rows, SearchCursor, SearchFilter, SearchHit, SearchPage, SessionFilter,
@@ -61,13 +62,6 @@ pub struct Store {
     shared: Arc<Shared>,
     readers: Arc<Readers>,
     set_aside: Option<Arc<Path>>,
-}
-
-/// Room in the writer's bounded queue. Sending does not wait, so sequence
-/// numbers can be given out and rows sent under one short lock.
-pub struct Permit<'a> {
-    place: mpsc::Permit<'a, Job>,
-    shared: &'a Shared,
 }
 
 impl Store {
@@ -460,56 +454,5 @@ impl Store {
         self.shared.job_sent();
         place.send(job(reply));
         answer.await.map_err(|_| StoreError::Stopped)?
-    }
-}
-
-impl Permit<'_> {
-    /// Commits a few rows at once where nothing else waits, or queues them, to be
-    /// committed together and in order. Rows may be of any sessions. The future ends when they are committed (and, with `durable`, on disk, with
-    /// all that was committed before). Dropping it does not withdraw them.
-    ///
-    /// Errors: `UnknownSession`, `Sqlite` for a sequence number that is taken,
-    /// `Full`, `Busy`; none of the rows is stored then.
-    pub fn append(
-        self,
-        events: Vec<EventRow>,
-        durable: bool,
-    ) -> BoxFuture<'static, Result<(), StoreError>> {
-        self.append_with_turns(events, Vec::new(), durable)
-    }
-
-    /// [`Permit::append`], with what the events begin and end.
-    pub fn append_with_turns(
-        self,
-        events: Vec<EventRow>,
-        turns: Vec<TurnRow>,
-        durable: bool,
-    ) -> BoxFuture<'static, Result<(), StoreError>> {
-        let rows = Rows {
-            session: None,
-            events,
-            turns,
-        };
-        self.append_rows(rows, durable)
-    }
-
-    /// [`Permit::append_with_turns`], which may make the session too.
-    pub fn append_rows(
-        self,
-        rows: Rows,
-        durable: bool,
-    ) -> BoxFuture<'static, Result<(), StoreError>> {
-        self.shared.counter.count(&rows.events, &rows.turns);
-        if !durable && self.shared.append_at_once(&rows) {
-            return Box::pin(std::future::ready(Ok(())));
-        }
-        let (reply, answer) = oneshot::channel();
-        self.shared.job_sent();
-        self.place.send(Job::Append {
-            rows,
-            durable,
-            reply,
-        });
-        Box::pin(async move { answer.await.map_err(|_| StoreError::Stopped)? })
     }
 }

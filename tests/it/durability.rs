@@ -15,6 +15,8 @@ mod clock;
 mod damage;
 mod ending;
 pub(crate) mod full;
+mod lost;
+mod migration;
 mod power;
 mod sync;
 mod two;

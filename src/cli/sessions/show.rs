@@ -72,7 +72,7 @@ async fn text(desk: &Desk, row: &SessionRow, output: &mut Output) -> anyhow::Res
         // Nobody has recorded yet how these ended.
         let open = desk.store.open_turns(&row.id).await?;
         for (turn, seq) in open.iter().zip(follower.last_seq() + 1..) {
-            renderer.feed(&interruption(turn, seq), &mut shown)?;
+            renderer.feed(&interruption(turn, seq, None), &mut shown)?;
         }
     }
     renderer.finish(&mut shown)?;

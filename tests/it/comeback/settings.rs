@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{load, of_all, restored, sent};
 use crate::support::client::Client;
-use crate::support::setup::Setup;
+use crate::support::setup::{Setup, wait_until};
 use crate::support::steps::{chunk, end_turn, expect_prompt};
 
 fn modes(current: &str) -> Value {
@@ -147,6 +147,45 @@ fn what_the_agent_forgot_is_set_again_in_an_order_that_works() {
     assert!(restored(&loaded)["putBack"].is_null());
     assert_eq!(sent(&setup, "session/set_config_option").len(), 3);
     assert_eq!(sent(&setup, "session/set_mode").len(), 1);
+}
+
+#[test]
+fn a_kill_while_a_session_is_begun_anew_leaves_the_agent_its_own() {
+    let setup = Setup::host();
+    let session = changed(&setup);
+    // Its own session cannot be had for now; the new one is lost with its process.
+    setup.script(&[
+        setup.record(),
+        json!({"on": "session/new", "result": {"sessionId": "another", "modes": modes("ask")}}),
+        json!({"expect": "session/set_mode"}),
+        json!({"sleep_ms": 500}),
+        json!({"exit": 5}),
+    ]);
+    let mut client = setup.connect();
+    let mut params = client.new_params();
+    params["sessionId"] = session.as_str().into();
+    client.request("session/resume", params);
+    assert!(wait_until(|| !sent(&setup, "session/set_mode").is_empty()));
+    setup.script(&[
+        setup.record(),
+        json!({"expect": "session/new"}),
+        json!({"hang": true}),
+    ]);
+    assert!(wait_until(|| sent(&setup, "session/new").len() == 2));
+    std::fs::write(setup.path().join("killed"), "").unwrap();
+    client.child.kill().unwrap();
+    drop(client);
+
+    setup.script(&[
+        setup.record(),
+        of_all(),
+        json!({"on": "session/resume", "result": {}}),
+    ]);
+    let mut client = setup.connect();
+    let loaded = load(&mut client, &session).unwrap();
+    assert_eq!(restored(&loaded)["tier"], "resume", "{loaded}");
+    let resumed = sent(&setup, "session/resume").pop().unwrap();
+    assert_eq!(resumed["sessionId"], "testy-session");
 }
 
 #[test]

@@ -34,7 +34,8 @@ fn a_full_disk_ends_the_turn_by_name_and_is_forgotten_once_there_is_space() {
     // Filled to the brim, it has no room for the next stream either, which is
     // told by the same name; the session comes back for it first.
     fill_to_the_brim(&ballast);
-    for _ in 0..3 {
+    // It is not the agent that fails: so often it would not be started again.
+    for _ in 0..8 {
         let id = raw.prompt(&session, "[[flood:200000]]");
         let answer = raw.answer(id);
         let message = answer["error"]["message"].as_str().unwrap_or_default();
@@ -95,11 +96,15 @@ fn a_full_disk_refuses_new_sessions_and_deletions_by_name() {
     if let Err(error) = &deleted {
         expect_full(error);
     }
+    let is_gone = deleted.as_ref().map_or_else(
+        |error| error.to_string().contains("the session is deleted"),
+        |_| true,
+    );
     let list = acpbox.request("session/list", json!({}));
-    assert_eq!(is_listed(&list, &first), deleted.is_err(), "{list}");
+    assert_eq!(is_listed(&list, &first), !is_gone, "{list}");
 
     std::fs::remove_file(&ballast).unwrap();
-    if deleted.is_err() {
+    if !is_gone {
         let page = json!({"sessionId": first, "limit": 10_000});
         let read = acpbox.request("_acpbox/session/events", page);
         assert!(read["events"].as_array().unwrap().len() > 1000);
@@ -130,7 +135,7 @@ fn is_listed(list: &serde_json::Value, session: &str) -> bool {
     sessions.iter().any(|it| it["sessionId"] == session)
 }
 
-fn fill_to_the_brim(ballast: &Path) {
+pub(crate) fn fill_to_the_brim(ballast: &Path) {
     let mut brim = File::options().append(true).open(ballast).unwrap();
     while brim.write(&[0; 4096]).is_ok_and(|count| count > 0) {}
 }

@@ -218,21 +218,7 @@ fn an_older_database_is_brought_up_to_date_and_searched() {
     let database = Connection::open(place.file("state/acpbox/acpbox.db")).unwrap();
     // As the first released schema was.
     database
-        .execute_batch(
-            "DROP TABLE search; DROP TABLE documents; DROP TABLE unindexed; DROP TABLE turns; DROP TABLE permissions;
-             CREATE TABLE old(
-                 session INTEGER NOT NULL, seq INTEGER NOT NULL, time INTEGER NOT NULL,
-                 direction INTEGER NOT NULL, kind TEXT NOT NULL, raw TEXT NOT NULL,
-                 PRIMARY KEY(session, seq)
-             ) STRICT, WITHOUT ROWID;
-             INSERT INTO old SELECT id >> 32, id & 0xFFFFFFFF, time, direction, kind, raw FROM events;
-             DROP TABLE events;
-             ALTER TABLE old RENAME TO events;
-             ALTER TABLE sessions DROP COLUMN usage;
-             ALTER TABLE sessions DROP COLUMN indexed_settled;
-             ALTER TABLE sessions DROP COLUMN indexed_seen;
-             PRAGMA user_version = 1;",
-        )
+        .execute_batch(crate::support::older::FIRST_SCHEMA)
         .unwrap();
     drop(database);
     let found = place

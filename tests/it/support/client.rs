@@ -19,7 +19,7 @@ use super::setup::{Framing, Setup};
 use super::steps::prompt;
 
 /// How long acpbox may be silent before a test gives up.
-pub const PATIENCE: Duration = Duration::from_secs(15);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Messages that wait to be looked at; more make acpbox wait.
 const MESSAGE_LIMIT: usize = 4096;
 

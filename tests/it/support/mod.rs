@@ -7,6 +7,7 @@ pub mod clients;
 pub mod endings;
 pub mod inside;
 pub mod model;
+pub mod older;
 pub mod peers;
 pub mod raw;
 pub mod scripted;

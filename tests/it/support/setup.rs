@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -186,13 +186,14 @@ pub enum Framing {
     Headers,
 }
 
-/// Waits at most some seconds for something to become true.
+/// Waits at most a minute for something to become true.
 pub fn wait_until(mut is_true: impl FnMut() -> bool) -> bool {
-    for _ in 0..1000 {
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(60) {
         if is_true() {
             return true;
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    false
+    is_true()
 }
