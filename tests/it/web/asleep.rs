@@ -119,7 +119,10 @@ fn whoever_asks_to_follow_only_what_is_live_starts_nothing() {
     };
     assert!(crate::support::setup::wait_until(|| is_asleep(&mut client)));
     let followed = client.call("session/resume", only(&session)).unwrap();
-    assert_eq!(followed["_meta"]["acpbox"]["state"], "sleeping", "{followed}");
+    assert_eq!(
+        followed["_meta"]["acpbox"]["state"], "sleeping",
+        "{followed}"
+    );
     let unknown = client.call("session/load", only("none")).unwrap_err();
     let said = unknown["message"].as_str().unwrap();
     assert!(said.contains("there is no session `none`"), "{unknown}");
