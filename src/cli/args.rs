@@ -174,6 +174,9 @@ pub(super) struct PermissionsTestArguments {
     /// The folder that the session works in; the current one if left out.
     #[arg(long, value_name = "FOLDER", conflicts_with = "session")]
     pub(super) cwd: Option<PathBuf>,
+    /// The VM that it runs in, where that is not the folder's own.
+    #[arg(long, value_name = "NAME", conflicts_with = "session")]
+    pub(super) vm: Option<String>,
     /// The kind of the tool call; `execute` if left out where there is a command, else
     /// not said.
     #[arg(long, value_name = "KIND", conflicts_with = "session", value_parser = tool_kind)]

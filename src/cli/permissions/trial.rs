@@ -112,7 +112,7 @@ fn of_arguments(
     let agent = arguments.agent.as_ref().unwrap_or(&config.default_agent);
     context.catalog.get(agent)?;
     let cwd = std::path::absolute(arguments.cwd.as_deref().unwrap_or(Path::new(".")))?;
-    let plan = config.vm_for(None, &cwd, &[])?;
+    let plan = config.vm_for(arguments.vm.as_deref(), &cwd, &[])?;
     let asker = Asker {
         context,
         store,
