@@ -108,11 +108,10 @@ fn the_latest_is_shown_also_if_something_else_is_on_its_way() {
     let setup = Setup::host();
     let mut transcript = Transcript::new();
     for turn in 0..100 {
-        let question = format!("question {turn}");
-        transcript
-            .prompt(20, &question)
-            .chunk(20, "word")
-            .end_turn(20);
+        let prompt = json!({"jsonrpc": "2.0", "id": 1, "method": "session/prompt",
+            "params": prompt(SESSION, &format!("question {turn}"))});
+        transcript.event(20, "client", "session/prompt", &prompt.to_string());
+        transcript.chunk(20, "word").end_turn(20);
     }
     import(&setup, &transcript.text);
     let web = Web::start(&setup);
