@@ -533,9 +533,11 @@ import {attachments} from './images.js';
     isFetching = true;
     isPoked = false;
     try {
-      const params = session.lastSeq === null ? {limit: ITEMS_PAGE} : {after: session.lastSeq};
-      const shown = await html(params);
-      if (session === current) show(shown);
+      const after = session.lastSeq;
+      const shown = await html(after === null ? {limit: ITEMS_PAGE} : {after});
+      // Meanwhile another place may have been gone to, which this says nothing of.
+      if (session === current && session.lastSeq === after) show(shown);
+      else isPoked = true;
     } catch (error) {
       if (session === current && error.code === NOT_FOUND) gone(session);
       else if (session === current) failed(error);

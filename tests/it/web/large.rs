@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{DESK, PHONE, import, see, visitor};
+use super::{DESK, PHONE, admit, import, see, visitor};
 use crate::http::Web;
+use crate::support::browser::Browser;
 use crate::support::setup::Setup;
 use crate::support::steps::prompt;
 use crate::support::transcripts::{SESSION, Transcript};
@@ -99,5 +100,37 @@ fn five_thousand_items_are_shown_piece_by_piece() {
     );
     browser.look(PHONE);
     assert_eq!(browser.value("document.documentElement.scrollWidth"), 320);
+    assert_eq!(browser.complaints(), [&Value::Null; 0]);
+}
+
+#[test]
+fn the_latest_is_shown_also_if_something_else_is_on_its_way() {
+    let setup = Setup::host();
+    let mut transcript = Transcript::new();
+    for turn in 0..100 {
+        let prompt = json!({"jsonrpc": "2.0", "id": 1, "method": "session/prompt",
+            "params": prompt(SESSION, &format!("question {turn}"))});
+        transcript.event(20, "client", "session/prompt", &prompt.to_string());
+        transcript.chunk(20, "word").end_turn(20);
+    }
+    import(&setup, &transcript.text);
+    let web = Web::start(&setup);
+    let mut browser = Browser::start();
+    // What comes can be held back.
+    let hold = "window.held = []; window.WebSocket = class extends WebSocket {
+        set onmessage(show) { super.onmessage = event => (window.isHolding ? held.push({text: event.data, show: () => show(event)}) : show(event)); } };";
+    browser.call(
+        "Page.addScriptToEvaluateOnNewDocument",
+        json!({"source": hold}),
+    );
+    admit(&mut browser, &web, DESK);
+    browser.value(&format!("location.hash = '#/{SESSION}/1'"));
+    browser.expect("!document.querySelector('#newer').hidden");
+    browser.expect("document.querySelector('main .wanted') != null");
+    browser.value("isHolding = true, document.dispatchEvent(new Event('visibilitychange'))");
+    browser.expect("held.some(it => it.text.includes('\"items\"'))");
+    browser.value("document.querySelector('#latest').click()");
+    browser.value("isHolding = false, held.splice(0).forEach(it => it.show()), 0");
+    browser.expect("[...document.querySelectorAll('main h2')].at(-1)?.textContent == 'Prompt 100'");
     assert_eq!(browser.complaints(), [&Value::Null; 0]);
 }
