@@ -90,7 +90,7 @@ fn what_is_asked_can_be_declined_or_cancelled_and_a_page_is_shown_with_its_host(
     let setup = Setup::host();
     let name = json!({"name": {"type": "string"}});
     let page = |id: &str| {
-        let url = "https://bank.example.com@example.org/login";
+        let url = "https://bank.example.org@example.org/login";
         ask(
             id,
             json!({"mode": "url", "message": "Log in", "url": url, "elicitationId": id}),
@@ -209,4 +209,8 @@ fn what_is_withdrawn_while_somebody_types_leaves_the_line_alone_and_the_next_is_
     assert_eq!(terminal.code(), 0, "{}", terminal.seen);
     let sent = json!({"action": "accept", "content": {"place": "home"}});
     assert_eq!(answers(&setup), [sent]);
+    assert!(wait_until(|| {
+        let status = peer.call("_acpbox/server/status", json!({})).unwrap();
+        status["totals"]["turns"] == 1
+    }));
 }
