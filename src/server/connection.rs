@@ -1,7 +1,7 @@
 //! One client's connection, from its first byte to the last answer.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -55,7 +55,7 @@ pub struct Gate {
     /// How its messages are told apart; found out from the first byte if absent.
     pub framing: Option<Framing>,
     /// What it may have to give up before it is known; for one of this process's own, none.
-    pub seat: Option<Arc<Seat>>,
+    pub seat: Option<Weak<Seat>>,
     /// What waits for it behind this connection, if anything does.
     pub budget: Option<Arc<Budget>>,
 }
@@ -235,7 +235,7 @@ impl Connection {
 
     /// Ends when a client that has not introduced itself must go, for a newer one.
     async fn give_way(&self) {
-        let Some(seat) = &self.gate.seat else {
+        let Some(seat) = self.gate.seat.as_ref().and_then(Weak::upgrade) else {
             return std::future::pending().await;
         };
         seat.must_go().await;

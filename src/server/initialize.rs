@@ -1,6 +1,8 @@
 //! `initialize`: answered at once, before any agent runs, from what is known of
 //! the agent in play.
 
+use std::sync::Weak;
+
 use serde_json::{Map, Value, json};
 
 use super::connection::Connection;
@@ -36,7 +38,7 @@ impl Connection {
         }
         // All that can be wrong is found before the client counts as introduced.
         let agent = self.agent_in_play(value("_meta"))?;
-        if let Some(seat) = &self.gate.seat {
+        if let Some(seat) = self.gate.seat.as_ref().and_then(Weak::upgrade) {
             let full = |why| Failure::new(Phase::Request, INTERNAL_ERROR, why);
             seat.take().map_err(full)?;
         }

@@ -218,7 +218,7 @@ impl Accepting {
             patience: Some(self.settings.handshake_timeout),
             peer: accepted.peer.clone(),
             framing: None,
-            seat: Some(seat),
+            seat: Some(Arc::downgrade(&seat)),
             budget: None,
         };
         tracing::debug!(peer = accepted.peer, "a client connected");
@@ -227,6 +227,8 @@ impl Accepting {
         // One that is gone is noticed when something is sent to it.
         let ending = serve(server, input, output, gate, shutdown, || false).await;
         tracing::debug!(peer = accepted.peer, ?ending, "a client is gone");
+        // What still works for it is no client.
+        drop(seat);
     }
 
     fn turn_away(&self, mut accepted: Accepted) {

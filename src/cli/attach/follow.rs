@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::asked::{Asked, Taken};
 use super::find::Listed;
 use super::input::{Input, Typed};
-use super::line::{Line, row, sender};
+use super::line::{Line, Prompt, row, sender};
 use super::view::View;
 use crate::acp::failure::METHOD_NOT_FOUND;
 use crate::acp::methods;
@@ -66,15 +66,6 @@ pub(super) struct Attachment {
     code: Code,
 }
 
-/// A prompt of this client's.
-struct Prompt {
-    /// Its name for the server, which lets nothing run twice.
-    key: String,
-    text: String,
-    /// The request, on the present connection.
-    request: u64,
-}
-
 /// Everything that can wake the loop.
 enum Woken {
     Messages(Vec<Incoming>),
@@ -123,7 +114,7 @@ impl Attachment {
         loop {
             let messages = std::mem::take(&mut line.unread);
             if !messages.is_empty() {
-                self.hear_senders(&messages).await?;
+                self.hear_first(&messages).await?;
                 self.on_messages(messages, &mut line).await?;
                 continue;
             }
@@ -141,7 +132,7 @@ impl Attachment {
             match self.wait(&mut line, input).await? {
                 Woken::Messages(messages) => {
                     let messages = VecDeque::from(messages);
-                    self.hear_senders(&messages).await?;
+                    self.hear_first(&messages).await?;
                     self.catch_up(&mut line).await?;
                     self.on_messages(messages, &mut line).await?;
                 }
@@ -153,6 +144,10 @@ impl Attachment {
                 }
                 Woken::Typed(Typed::Interrupt) => self.on_interrupt(&line).await?,
                 Woken::Tick => self.catch_up(&mut line).await?,
+            }
+            // What came meanwhile stands below what is asked.
+            if !self.questions.is_empty() && !self.view.is_asking() {
+                self.put_question().await?;
             }
         }
     }
@@ -189,7 +184,7 @@ impl Attachment {
         }
         self.catch_up(line).await?;
         for index in 0..self.prompts.len() {
-            let params = self.prompt_params(&self.prompts[index]);
+            let params = self.prompts[index].params(&self.session.session_id);
             let request = line
                 .client
                 .request(methods::SESSION_PROMPT, &params)
@@ -252,7 +247,7 @@ impl Attachment {
             if page.events.is_empty() {
                 return Ok(());
             }
-            self.hear_senders(&line.unread).await?;
+            self.hear_first(&line.unread).await?;
             for event in page.events {
                 self.last_seq = Some(event.seq);
                 self.show(row(&self.session.session_id, event)).await?;
@@ -285,12 +280,17 @@ impl Attachment {
         self.view.event(&event).await
     }
 
-    /// Learns who sent the prompts of others, before they are shown where possible.
-    async fn hear_senders(&mut self, messages: &VecDeque<Incoming>) -> anyhow::Result<()> {
+    /// Learns who sent the prompts of others, before they are shown where possible, and
+    /// what is asked no more.
+    async fn hear_first(&mut self, messages: &VecDeque<Incoming>) -> anyhow::Result<()> {
         for message in messages {
             let Incoming::Notification { method, params } = message else {
                 continue;
             };
+            if method == methods::CANCEL_REQUEST {
+                // Said before what came of it is shown.
+                self.withdraw(params).await?;
+            }
             if method != methods::SESSION_UPDATE || !self.is_own(params) {
                 continue;
             }
@@ -321,7 +321,7 @@ impl Attachment {
                     self.on_request(id, &method, &params, line).await?;
                 }
                 Incoming::Notification { method, params } => {
-                    self.on_notification(&method, &params, line).await?;
+                    self.on_notification(&method, &params).await?;
                 }
             }
         }
@@ -389,23 +389,10 @@ impl Attachment {
         Ok(())
     }
 
-    async fn on_notification(
-        &mut self,
-        method: &str,
-        params: &str,
-        line: &mut Line,
-    ) -> anyhow::Result<()> {
+    async fn on_notification(&mut self, method: &str, params: &str) -> anyhow::Result<()> {
         match method {
-            methods::CANCEL_REQUEST => {
-                let withdrawn = splice::member(params, "requestId").unwrap_or_default();
-                let was_asked = self.questions.front().is_some_and(|it| it.id == withdrawn);
-                self.questions.retain(|question| question.id != withdrawn);
-                if was_asked {
-                    self.view.note("· answered elsewhere, or withdrawn").await?;
-                    self.catch_up(line).await?;
-                    self.put_question().await?;
-                }
-            }
+            // It may have come at once with what it withdraws.
+            methods::CANCEL_REQUEST => self.withdraw(params).await?,
             methods::AGENT_STDERR if self.is_own(params) => {
                 let lines = splice::member(params, "lines");
                 let lines: Vec<String> = lines
@@ -420,10 +407,20 @@ impl Attachment {
         Ok(())
     }
 
+    async fn withdraw(&mut self, params: &str) -> anyhow::Result<()> {
+        let withdrawn = splice::member(params, "requestId").unwrap_or_default();
+        let was_asked = self.questions.front().is_some_and(|it| it.id == withdrawn);
+        self.questions.retain(|question| question.id != withdrawn);
+        match was_asked {
+            true => self.view.note("· answered elsewhere, or withdrawn").await,
+            false => Ok(()),
+        }
+    }
+
     /// Asks the first of the questions that wait.
     async fn put_question(&mut self) -> anyhow::Result<()> {
         match self.questions.front().map(Asked::text) {
-            Some(text) => self.view.text(&text).await,
+            Some(text) => self.view.ask(&text).await,
             None => Ok(()),
         }
     }
@@ -456,22 +453,13 @@ impl Attachment {
             text,
             request: 0,
         };
-        let params = self.prompt_params(&prompt);
+        let params = prompt.params(&self.session.session_id);
         prompt.request = line
             .client
             .request(methods::SESSION_PROMPT, &params)
             .await?;
         self.prompts.push_back(prompt);
         Ok(())
-    }
-
-    fn prompt_params(&self, prompt: &Prompt) -> String {
-        json!({
-            "sessionId": self.session.session_id,
-            "prompt": [{ "type": "text", "text": prompt.text }],
-            "_meta": { "acpbox": { "idempotencyKey": prompt.key } },
-        })
-        .to_string()
     }
 
     async fn on_interrupt(&mut self, line: &Line) -> anyhow::Result<()> {

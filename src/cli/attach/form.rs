@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn a_page_is_named_by_the_host_that_it_is_at() {
         let link = |url: &str| Link::new(&json!({"url": url}).to_string());
-        let page = link("https://bank.example.com@example.org/x");
+        let page = link("https://bank.example.org@example.org/x");
         assert!(page.text().contains("at example.org;"), "{}", page.text());
         let Taken::Answer(answer) = page.take("y") else {
             panic!("not taken");

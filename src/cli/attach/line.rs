@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::json;
 use tokio::time::Instant;
 
 use crate::acp::extension::{Event, EventDirection, EventsResponse};
@@ -59,6 +60,26 @@ impl Line {
             .ask("_acpbox/session/events", params, PAGE_PATIENCE)
             .await?;
         Ok(serde_json::from_str(&result)?)
+    }
+}
+
+/// A prompt of this client's.
+pub(super) struct Prompt {
+    /// Its name for the server, which lets nothing run twice.
+    pub(super) key: String,
+    pub(super) text: String,
+    /// The request, on the present connection.
+    pub(super) request: u64,
+}
+
+impl Prompt {
+    pub(super) fn params(&self, session: &str) -> String {
+        json!({
+            "sessionId": session,
+            "prompt": [{ "type": "text", "text": self.text }],
+            "_meta": { "acpbox": { "idempotencyKey": self.key } },
+        })
+        .to_string()
     }
 }
 

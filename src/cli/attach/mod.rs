@@ -39,8 +39,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// What `/help` says.
-const HELP: &str = "\
-  Each line is a prompt; what the agent makes of lines such as /compact is its own matter.
+const HELP: &str =
+    "  Each line is a prompt; what the agent makes of lines such as /compact is its own matter.
   //help sends /help to the agent.
   When the agent asks for a permission, the number or letter of a choice answers.
   When it asks for a form, each field is asked for, and all is sent after you looked it

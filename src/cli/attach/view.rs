@@ -11,6 +11,8 @@ pub(super) struct View {
     out: Stream,
     renderer: TerminalRenderer,
     color: bool,
+    /// Whether what was shown last asks for a line.
+    is_asking: bool,
 }
 
 impl View {
@@ -31,6 +33,7 @@ impl View {
             out,
             renderer: TerminalRenderer::new(options),
             color,
+            is_asking: false,
         }
     }
 
@@ -41,6 +44,11 @@ impl View {
     pub(super) async fn event(&mut self, event: &EventRow) -> anyhow::Result<()> {
         let mut text = String::new();
         self.renderer.feed(event, &mut text)?;
+        // It comes below what is asked, and what is half typed there.
+        if self.is_asking && !text.is_empty() {
+            self.is_asking = false;
+            self.out.break_lines(1).await?;
+        }
         self.out.write(&text).await
     }
 
@@ -68,8 +76,21 @@ impl View {
         self.out.write(text).await
     }
 
+    /// What asks for a line.
+    pub(super) async fn ask(&mut self, text: &str) -> anyhow::Result<()> {
+        self.text(text).await?;
+        self.is_asking = true;
+        Ok(())
+    }
+
+    /// Whether nothing was shown since.
+    pub(super) fn is_asking(&self) -> bool {
+        self.is_asking
+    }
+
     /// The person ended the line that was open, on the same terminal.
     pub(super) fn typed(&mut self) {
+        self.is_asking = false;
         if self.out.is_terminal {
             self.out.was_ended();
         }
@@ -77,6 +98,7 @@ impl View {
 
     /// Ends the line that is open.
     pub(super) async fn settle(&mut self) -> anyhow::Result<()> {
+        self.is_asking = false;
         let mut text = String::new();
         self.renderer.finish(&mut text)?;
         self.out.write(&text).await?;

@@ -57,7 +57,7 @@ pub async fn upgrade(site: Arc<Site>, place: Place, request: Request) -> Respons
         patience: Some(site.settings.handshake_timeout),
         peer: "WebSocket".to_owned(),
         framing: Some(Framing::Lines),
-        seat: Some(place.0),
+        seat: Some(Arc::downgrade(&place.0)),
         budget: None,
     };
     let id = uuid::Uuid::new_v4().to_string();
@@ -69,7 +69,7 @@ pub async fn upgrade(site: Arc<Site>, place: Place, request: Request) -> Respons
         .on_upgrade(async move |socket| {
             let ending = converse(&site, socket, gate).await;
             tracing::debug!(?ending, "a client's WebSocket ended");
-            drop(task);
+            drop((place, task));
         });
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(CONNECTION_ID, id);

@@ -1,8 +1,11 @@
 //! Forms and pages that an agent asks for, answered in a terminal.
 
+use std::io::Write as _;
+
 use serde_json::{Value, json};
 
 use super::{Attached, serve};
+use crate::cli::terminal::Terminal;
 use crate::support::client::value;
 use crate::support::setup::{Setup, wait_until};
 use crate::support::steps::{chunk, end_turn, expect_prompt};
@@ -87,7 +90,7 @@ fn what_is_asked_can_be_declined_or_cancelled_and_a_page_is_shown_with_its_host(
     let setup = Setup::host();
     let name = json!({"name": {"type": "string"}});
     let page = |id: &str| {
-        let url = "https://bank.example.com@example.org/login";
+        let url = "https://bank.example.org@example.org/login";
         ask(
             id,
             json!({"mode": "url", "message": "Log in", "url": url, "elicitationId": id}),
@@ -150,4 +153,64 @@ fn what_is_asked_can_be_declined_or_cancelled_and_a_page_is_shown_with_its_host(
         actions,
         ["decline", "accept", "cancel", "accept", "decline", "cancel"]
     );
+}
+
+#[test]
+fn what_is_withdrawn_while_somebody_types_leaves_the_line_alone_and_the_next_is_asked_below() {
+    let setup = Setup::host();
+    let withdraw = json!({"send": {"jsonrpc": "2.0", "method": "$/cancel_request", "params": {"requestId": "one"}}});
+    let [asks, _] = ask("one", form(json!({"name": {"type": "string"}}), &[]));
+    let [asks_next, waits] = ask("two", form(json!({"place": {"type": "string"}}), &[]));
+    let go = json!({"expect": "_v/go"});
+    let steps = [
+        setup.record(),
+        expect_prompt(),
+        asks,
+        asks_next,
+        go.clone(),
+        chunk("meanwhile"),
+        go,
+        withdraw,
+        waits,
+        end_turn(),
+    ];
+    let (_server, mut peer, session) = serve(&setup, &steps);
+    let mut terminal = Terminal::start_by(&["attach", &session], |mut command, arguments| {
+        command.args(arguments).env_clear().env("TERM", "xterm");
+        let stdio = setup.command();
+        let variables = stdio.get_envs();
+        command.envs(variables.filter_map(|(name, value)| Some((name, value?))));
+        command
+    });
+    terminal.wait_for("Ctrl-D leaves");
+    terminal.type_in("go\n");
+    terminal.wait_for("leaves it out: ");
+    terminal.type_in("half a na");
+    terminal.wait_for("half a na");
+    let mut go_on = || {
+        let params = json!({"sessionId": session});
+        let go = json!({"jsonrpc": "2.0", "method": "_v/go", "params": params});
+        writeln!(peer.writer, "{go}").unwrap();
+    };
+    go_on();
+    terminal.wait_for("half a na\r\n");
+    terminal.wait_for("meanwhile");
+    // What is still asked stands below it again.
+    terminal.wait_for_times("leaves it out: ", 2);
+    go_on();
+    terminal.wait_for("answered elsewhere, or withdrawn");
+    terminal.wait_for("place");
+    // What was half typed is still in the line.
+    terminal.type_in("\u{15}home\n");
+    terminal.wait_for("place: home");
+    terminal.type_in("y\n");
+    assert!(wait_until(|| !answers(&setup).is_empty()));
+    terminal.type_in("\u{4}");
+    assert_eq!(terminal.code(), 0, "{}", terminal.seen);
+    let sent = json!({"action": "accept", "content": {"place": "home"}});
+    assert_eq!(answers(&setup), [sent]);
+    assert!(wait_until(|| {
+        let status = peer.call("_acpbox/server/status", json!({})).unwrap();
+        status["totals"]["turns"] == 1
+    }));
 }

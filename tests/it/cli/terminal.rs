@@ -74,6 +74,13 @@ impl Terminal {
         }
     }
 
+    /// Reads until they have been on it so many times.
+    pub fn wait_for_times(&mut self, words: &str, times: usize) {
+        while self.seen.matches(words).count() < times {
+            self.read();
+        }
+    }
+
     fn read(&mut self) {
         let mut bytes = [0; 4096];
         let count = self.master.read(&mut bytes).unwrap();
