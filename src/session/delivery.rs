@@ -130,6 +130,7 @@ impl State {
         if is_shared {
             let meta = UpdateMeta {
                 from,
+                key: prompt.key.as_deref().map(Into::into),
                 ..UpdateMeta::of(seq)
             };
             let lines = prompt_lines(&self.session, &prompt.text, &meta);

@@ -145,6 +145,7 @@ impl Live {
             seq: state.next_seq,
             askers: vec![sent.asker.clone()],
             text: without_options(sent.text, sent.params).into(),
+            key: sent.options.idempotency_key.as_deref().map(Into::into),
             is_committed,
         };
         if let Some(failure) = state.ended.clone() {

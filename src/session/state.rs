@@ -169,6 +169,8 @@ pub struct QueuedPrompt {
     pub askers: Vec<Asker>,
     /// What the agent is to get.
     pub text: Box<str>,
+    /// By which its sender knows it.
+    pub key: Option<Box<str>>,
     /// Whether its event is in the database, where that must come first.
     pub is_committed: bool,
 }

@@ -265,7 +265,8 @@ impl Shown {
 /// The updates by which a prompt, raw, is shown to those who did not send it.
 pub fn prompt_lines(session: &str, raw: &str, meta: &UpdateMeta) -> Vec<String> {
     let meta = UpdateMeta {
-        key: key(raw),
+        // What is on its way to an agent does not have it any more.
+        key: key(raw).or_else(|| meta.key.clone()),
         ..meta.clone()
     };
     let meta = serde_json::to_string(&meta).unwrap_or_else(|_| "{}".into());

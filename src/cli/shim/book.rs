@@ -286,7 +286,9 @@ impl Book {
             (methods::SESSION_PROMPT, Outcome::Result(result)) => {
                 let session = session.unwrap_or_default();
                 self.sessions.is_there(session, None);
-                self.has_seen(session, result);
+                if !is_repeated(result) {
+                    self.has_seen(session, result);
+                }
             }
             // Whatever is sent to a session lets the client follow it.
             (method, Outcome::Result(_)) if !method.starts_with(methods::OWN_PREFIX) => {
@@ -302,7 +304,7 @@ impl Book {
                 self.sessions.is_complete(session);
             }
             if request.is_prompt() {
-                let has_result = matches!(outcome, Outcome::Result(_));
+                let has_result = matches!(outcome, Outcome::Result(it) if !is_repeated(it));
                 let params = begun_with.unwrap_or("{}");
                 self.sessions.answered(session, params, has_result);
             }
@@ -371,6 +373,12 @@ fn is_of_end(outcome: Outcome<'_>) -> bool {
     };
     let data = splice::member(error, "data").unwrap_or("null");
     splice::member(data, "ending") == Some("true")
+}
+
+/// Whether a prompt's result is that of its turn before, which says nothing of what
+/// the client has been sent by now.
+fn is_repeated(result: &str) -> bool {
+    edits::option(result, "repeated") == Some("true")
 }
 
 /// Whether the session is there and its turn failed.

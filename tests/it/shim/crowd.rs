@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Server, break_connections, in_time};
+use super::{Server, in_time};
 use crate::support::client::Client;
 use crate::support::setup::Setup;
 use crate::support::steps::{end_turn, expect_prompt, prompt};
@@ -74,18 +74,12 @@ fn every_editor_sees_every_update_once_and_each_prompt_of_another_at_most_once()
             waiting.push((id, editor, session, text));
         }
         std::thread::sleep(Duration::from_millis(next(CHUNKS * PACE * 2)));
-        match next(5) {
-            // Only the connections go.
-            0 => break_connections(&server),
-            end => {
-                match end {
-                    1 => server.stop_in_peace(),
-                    2 => server.stop(),
-                    _ => server.kill(&setup),
-                }
-                server = Server::start(&setup);
-            }
+        match next(4) {
+            0 => server.stop_in_peace(),
+            1 => server.stop(),
+            _ => server.kill(&setup),
         }
+        server = Server::start(&setup);
         for (id, editor, session, text) in waiting {
             let answer = editors[editor].answer(id);
             if let Err(error) = &answer {
