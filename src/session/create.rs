@@ -200,7 +200,7 @@ impl Host {
             let early = std::mem::take(&mut state.early);
             batch.events.extend(early);
             // The session is there with its first events, or not at all.
-            batch.creates = Some(row);
+            batch.creates = Some(Box::new(row));
             state.is_stored = true;
             let meta = SessionMeta {
                 agent: live.agent_name.clone(),

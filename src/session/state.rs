@@ -192,7 +192,7 @@ pub struct Batch {
     /// Whether the session's row is to be written.
     pub row: bool,
     /// The session, if its row is yet to be made: with its first events, or not at all.
-    pub creates: Option<SessionRow>,
+    pub creates: Option<Box<SessionRow>>,
     /// Whether this is the session's end here.
     pub is_last: bool,
 }

@@ -88,7 +88,7 @@ pub struct TurnRow {
 #[derive(Debug, Clone, Default)]
 pub struct Rows {
     /// A session that is made with its first events.
-    pub session: Option<SessionRow>,
+    pub session: Option<Box<SessionRow>>,
     pub events: Vec<EventRow>,
     /// What the events begin and end. A turn's first row makes it; later ones add
     /// what they know.
