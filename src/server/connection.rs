@@ -87,7 +87,7 @@ pub async fn serve<R, W>(
     is_gone: impl Fn() -> bool,
 ) -> Ending
 where
-    R: AsyncRead + Unpin,
+    R: AsyncRead + Unpin + Send + 'static,
     W: AsyncWrite + Unpin + Send + 'static,
 {
     let patience = gate.patience;
@@ -114,6 +114,15 @@ where
     let place = clients.enter(client, &connection.gate.peer, budget);
     let (number, peer) = (place.number, &connection.gate.peer);
     let span = tracing::error_span!("client", number, peer);
+    // A task of its own: what has begun is done to its end, also when nobody is there
+    // for the answer. A prompt that is half let in would keep the next from its turn,
+    // and others would lack what they were to be shown.
+    let closing = CancellationToken::new();
+    let reading = {
+        let (connection, closing) = (Arc::clone(&connection), closing.clone());
+        async move { connection.read(&mut reader, &closing).await }
+    };
+    let mut reading = tokio::spawn(reading.instrument(span));
     let ending = tokio::select! {
         () = shutdown.cancelled() => Ending::Shutdown,
         () = client.outbox.closed() => Ending::Gone,
@@ -121,8 +130,9 @@ where
         () = client.unfit.cancelled() => Ending::Gone,
         () = connection.expect_handshake(patience) => Ending::Done,
         () = connection.give_way() => Ending::GaveWay,
-        () = connection.read(&mut reader).instrument(span) => connection.drain(&shutdown, is_gone).await,
+        _ = &mut reading => connection.drain(&shutdown, is_gone).await,
     };
+    closing.cancel();
     tracing::debug!(client = number, ?ending, "a client's connection ends");
     if ending == Ending::Shutdown {
         // All of acpbox ends. What is owed to this client ends with a reason, which it
@@ -154,10 +164,20 @@ where
 }
 
 impl Connection {
-    async fn read<R: AsyncRead + Unpin>(self: &Arc<Self>, reader: &mut BatchReader<R>) {
+    /// Does what the client asks for, until its input ends or `closing` is cancelled.
+    async fn read<R: AsyncRead + Unpin>(
+        self: &Arc<Self>,
+        reader: &mut BatchReader<R>,
+        closing: &CancellationToken,
+    ) {
         let mut frames = Vec::new();
         loop {
-            match reader.read(&mut frames).await {
+            let read = tokio::select! {
+                biased;
+                () = closing.cancelled() => return,
+                read = reader.read(&mut frames) => read,
+            };
+            match read {
                 Ok(true) => {}
                 Ok(false) => return,
                 Err(error) => {
@@ -169,6 +189,9 @@ impl Connection {
                 self.client.outbox.set_framing(framing);
             }
             for frame in std::mem::take(&mut frames) {
+                if closing.is_cancelled() {
+                    return;
+                }
                 match frame {
                     Frame::Message(line) => self.on_line(line).await,
                     Frame::TooLong { bytes } => {
