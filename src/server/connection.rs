@@ -27,6 +27,9 @@ const CONCURRENT_REQUESTS: usize = 256;
 /// How often a client that closed its side is looked for.
 const DRAIN_CHECK: Duration = Duration::from_millis(25);
 
+/// How long the message that was being worked on when a connection ended may take.
+const LAST_MESSAGE: Duration = Duration::from_secs(5);
+
 /// How long one that gives way may take to read why.
 const FAREWELL: Duration = Duration::from_millis(100);
 
@@ -66,6 +69,8 @@ pub struct Connection {
     pub client: Arc<Client>,
     /// Requests that acpbox itself works on.
     pub tasks: TaskTracker,
+    /// The message that is worked on before the next one is read.
+    under_way: TaskTracker,
     pub room: Arc<Semaphore>,
     /// Those requests by raw id, to be cancelled.
     running: Mutex<HashMap<Box<str>, CancellationToken>>,
@@ -96,6 +101,7 @@ where
     let connection = Arc::new(Connection {
         client: Client::new(outbox),
         tasks: TaskTracker::new(),
+        under_way: TaskTracker::new(),
         room: Arc::new(Semaphore::new(CONCURRENT_REQUESTS)),
         running: Mutex::default(),
         gate,
@@ -130,6 +136,15 @@ where
         connection.server.host.end_sessions().await;
     }
     client.gone.cancel();
+    if ending == Ending::Gone {
+        // Nothing waits for it to read.
+        writing.abort();
+    }
+    connection.under_way.close();
+    let finished = tokio::time::timeout(LAST_MESSAGE, connection.under_way.wait());
+    if finished.await.is_err() {
+        tracing::debug!(client = number, "its last message is still worked on");
+    }
     connection.stop_asking("the client is gone").await;
     for live in connection.server.host.registry.all() {
         live.detach(client);
@@ -170,7 +185,16 @@ impl Connection {
             }
             for frame in std::mem::take(&mut frames) {
                 match frame {
-                    Frame::Message(line) => self.on_line(line).await,
+                    Frame::Message(line) => {
+                        // In a task: one that is half done, since its sender left, would
+                        // stay so, like a prompt that is stored and never starts.
+                        let connection = Arc::clone(self);
+                        let work = async move { connection.on_line(line).await };
+                        let work = self.under_way.spawn(work.in_current_span());
+                        if work.await.is_err() {
+                            return;
+                        }
+                    }
                     Frame::TooLong { bytes } => {
                         let limit = self.server.host.config.limits.line_bytes;
                         let what = format!(
