@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
@@ -25,6 +26,8 @@ pub struct Admission {
     connections: usize,
     handshakes: usize,
     places: Arc<Semaphore>,
+    /// Holders of [`Others`].
+    reserved: AtomicUsize,
     strangers: Mutex<Strangers>,
     given_up: Seldom,
 }
@@ -60,6 +63,7 @@ impl Admission {
             connections: settings.connections,
             handshakes: settings.handshakes,
             places: Arc::new(Semaphore::new(settings.connections)),
+            reserved: AtomicUsize::new(0),
             strangers: Mutex::default(),
             given_up: Seldom::times(1),
         })
@@ -85,23 +89,29 @@ impl Admission {
 
     /// All places but those of so many clients, if no more are connected. While they are
     /// held nobody is let in.
-    pub fn others(&self, clients: usize) -> Option<SemaphorePermit<'_>> {
+    pub fn others(&self, clients: usize) -> Option<Others<'_>> {
         let others = u32::try_from(self.connections.saturating_sub(clients)).ok()?;
-        self.places.try_acquire_many(others).ok()
+        self.reserved.fetch_add(1, Ordering::SeqCst);
+        let mut held = Others {
+            admission: self,
+            places: None,
+        };
+        held.places = Some(self.places.try_acquire_many(others).ok()?);
+        Some(held)
     }
 
-    /// Lets nobody in any more.
-    pub fn close(&self) {
-        self.places.close();
+    /// Whether nobody is let in since the server ends, or may be about to.
+    pub fn is_closing(&self) -> bool {
+        self.is_closed() || self.reserved.load(Ordering::SeqCst) > 0
     }
 
-    pub fn is_closed(&self) -> bool {
+    fn is_closed(&self) -> bool {
         self.places.is_closed()
     }
 
     /// Why nobody is let in.
     pub fn full(&self) -> String {
-        if self.is_closed() {
+        if self.is_closing() {
             return "this server ends; connect again".into();
         }
         format!(
@@ -140,6 +150,31 @@ impl Admission {
         self.strangers
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// All places but those of a few, for the one that decides whether the server ends.
+#[derive(Debug)]
+pub struct Others<'a> {
+    admission: &'a Admission,
+    places: Option<SemaphorePermit<'a>>,
+}
+
+impl Others<'_> {
+    /// Lets nobody in any more.
+    pub fn close(mut self) {
+        if let Some(places) = self.places.take() {
+            places.forget();
+        }
+        self.admission.places.close();
+    }
+}
+
+impl Drop for Others<'_> {
+    fn drop(&mut self) {
+        // First the places: who finds none is told rightly why.
+        self.places = None;
+        self.admission.reserved.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -261,5 +296,20 @@ mod tests {
         two.take().unwrap();
         drop(one);
         assert!(stranger().is_some());
+    }
+
+    #[test]
+    fn who_comes_while_the_server_may_end_is_not_told_that_it_is_full() {
+        let admission = admission(2, 2);
+        let client = admission.admit(None).unwrap();
+        assert!(admission.others(0).is_none() && !admission.is_closing());
+        let others = admission.others(1).unwrap();
+        assert!(admission.admit(None).is_none() && admission.is_closing());
+        drop(others);
+        drop(admission.admit(None).unwrap());
+        assert!(!admission.is_closing());
+        drop(client);
+        admission.others(0).unwrap().close();
+        assert!(admission.admit(None).is_none() && admission.is_closing());
     }
 }

@@ -27,6 +27,9 @@ const CONCURRENT_REQUESTS: usize = 256;
 /// How often a client that closed its side is looked for.
 const DRAIN_CHECK: Duration = Duration::from_millis(25);
 
+/// How long the message that was being worked on when a connection ended may take.
+const LAST_MESSAGE: Duration = Duration::from_secs(5);
+
 /// How long one that gives way may take to read why.
 const FAREWELL: Duration = Duration::from_millis(100);
 
@@ -140,6 +143,16 @@ where
         connection.server.host.end_sessions().await;
     }
     client.gone.cancel();
+    if ending == Ending::Gone {
+        // Nothing waits for it to read.
+        writing.abort();
+    }
+    if !reading.is_finished() {
+        let finished = tokio::time::timeout(LAST_MESSAGE, &mut reading).await;
+        if finished.is_err() {
+            tracing::debug!(client = number, "its last message is still worked on");
+        }
+    }
     connection.stop_asking("the client is gone").await;
     for live in connection.server.host.registry.all() {
         live.detach(client);

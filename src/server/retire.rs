@@ -87,8 +87,7 @@ impl Retirement {
         if let Some(why) = self.why_needed(asking).await {
             return Err(why);
         }
-        others.forget();
-        self.admission.close();
+        others.close();
         let (host, stop) = (Arc::clone(&self.host), self.stop.clone());
         tokio::spawn(async move {
             // Before the socket goes: the next server can have the sessions at once.

@@ -179,7 +179,7 @@ impl Accepting {
         let Some(seat) = self.admission.admit(accepted.source) else {
             // Whoever comes while this server ends finds no socket in a moment, or the
             // next one's.
-            if !self.admission.is_closed() {
+            if !self.admission.is_closing() {
                 self.turn_away(accepted);
             }
             return;

@@ -17,6 +17,7 @@ mod unused;
 mod stored;
 mod rounds;
 mod crowd;
+mod asked;
 
 /// A running `acpbox serve` at the usual place; ended when it is dropped.
 struct Server(Child);

@@ -153,11 +153,8 @@ impl Shim {
                 link.close().await;
                 return Ending::Done;
             }
-            let withdrawn = self.book().lost();
-            for line in withdrawn {
-                if client.send(&line).await.is_err() {
-                    return Ending::Gone;
-                }
+            if self.withdraw(client).await.is_err() {
+                return Ending::Gone;
             }
             tracing::warn!("the connection to the server is lost");
             let instance = std::mem::take(&mut link.info.instance);
@@ -170,6 +167,15 @@ impl Shim {
                 Err(ending) => return ending,
             }
         }
+    }
+
+    /// A connection is lost: whom it asked need not answer, and the next one counts anew.
+    async fn withdraw(&self, client: &Outbox) -> Result<(), OutboxClosed> {
+        let withdrawn = self.book().lost();
+        for line in withdrawn {
+            client.send(&line).await?;
+        }
+        Ok(())
     }
 
     /// From the client to the server, until the connection is dropped. `first`
@@ -337,7 +343,12 @@ impl Shim {
             tracing::warn!("{note}");
         }
         let is_another = link.info.instance != instance;
-        self.take_up(&mut link, is_another, client).await?;
+        if let Err(why) = self.take_up(&mut link, is_another, client).await {
+            // Something may have been asked on it already. That the client is gone is
+            // noticed by whoever serves it.
+            let _ = self.withdraw(client).await;
+            return Err(why);
+        }
         tracing::warn!(is_another, "connected to the server again");
         Ok(link)
     }

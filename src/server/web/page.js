@@ -16,6 +16,8 @@ import {attachments} from './images.js';
   const POLL = {running: 1500, live: 15000, stored: 4000, list: 8000};
   /** Nobody answers a question that has only just come into view. */
   const TOO_SOON = 500;
+  /** Lost questions whose forms are kept. */
+  const UNANSWERED_MAX = 100;
   const TOKEN = 'acpbox-token';
   const QUESTIONS = ['session/request_permission', 'elicitation/create'];
   const ENDS = ['_acpbox/agent/exit', '_acpbox/session/sleep'];
@@ -98,7 +100,8 @@ import {attachments} from './images.js';
     for (const call of waiting.values()) call.reject(LOST);
     attached.clear();
     // They come again, under other ids: what was written into their forms is kept.
-    unanswered = [...asks.values()].filter(it => it.element);
+    // That may take several attempts.
+    unanswered = [...[...asks.values()].filter(it => it.element), ...unanswered].slice(0, UNANSWERED_MAX);
     asks.clear();
     showAsks();
     showRunning();

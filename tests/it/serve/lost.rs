@@ -1,10 +1,14 @@
 //! Connections that are lost in the middle of a turn.
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
+use rusqlite::Connection;
 use serde_json::json;
 
 use super::{Peer, Server, socket};
+use crate::support::client::PATIENCE;
 use crate::support::setup::Setup;
 use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
 
@@ -48,37 +52,60 @@ fn a_prompt_whose_connection_was_lost_is_sent_again_and_runs_once() {
 }
 
 #[test]
-fn a_prompt_whose_connection_was_lost_while_it_was_stored_runs_too() {
+fn a_prompt_that_was_being_stored_when_its_sender_left_runs_and_holds_up_no_other() {
     let setup = Setup::new();
     let mut server = Server::start(&setup, &[]);
     server.address();
     let path = socket(&setup);
-    setup.script(&[setup.record(), expect_prompt(), chunk("done"), end_turn()]);
+    let long = "x".repeat(400_000);
+    setup.script(&[
+        setup.record(),
+        expect_prompt(),
+        chunk(&long),
+        end_turn(),
+        expect_prompt(),
+        chunk("one"),
+        end_turn(),
+        expect_prompt(),
+        chunk("two"),
+        end_turn(),
+    ]);
     let mut first = Peer::unix(&path).initialize(json!({}));
     let session = first.new_session(&setup);
+    first
+        .call("session/prompt", prompt(&session, "u0"))
+        .unwrap();
+    drop(first);
     let mut keyed = prompt(&session, "u1");
     keyed["_meta"] = json!({"acpbox": {"idempotencyKey": "k"}});
-    let lock = rusqlite::Connection::open(setup.path().join("state/acpbox/acpbox.db")).unwrap();
-    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
-    // Its answer cannot be written: that is how the end of the connection is seen
-    // before the prompt was let in.
-    first.send("session/list", json!({}));
-    first.send("session/prompt", keyed.clone());
-    drop(first);
-    let mut second = Peer::unix(&path).initialize(json!({}));
-    let is_alone = || {
-        let status = second.call("_acpbox/server/status", json!({})).unwrap();
-        status["clients"].as_array().unwrap().len() == 1
+
+    let mut stream = UnixStream::connect(&path).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut said = String::new();
+    let mut say = |id: u64, method: &str, params: serde_json::Value| {
+        let line = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
+        said.push_str(&format!("{line}\n"));
     };
-    assert!(crate::support::setup::wait_until(is_alone));
+    say(1, "initialize", json!({"protocolVersion": 1}));
+    for id in 2..8 {
+        say(id, "_acpbox/session/events", json!({"sessionId": session}));
+    }
+    say(8, "session/prompt", keyed.clone());
+    let lock = Connection::open(setup.state().join("acpbox.db")).unwrap();
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    stream.write_all(said.as_bytes()).unwrap();
+    // More is on its way to it than fits, and fails to be written once it is gone.
+    stream.read_exact(&mut [0; 1000]).unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    drop(stream);
+    std::thread::sleep(Duration::from_millis(300));
     lock.execute_batch("ROLLBACK").unwrap();
+
+    let mut second = Peer::unix(&path).initialize(json!({}));
     let result = second.call("session/prompt", keyed).unwrap();
-    assert_eq!(result["_meta"]["acpbox"]["text"], "done");
-    let prompts = setup.received();
-    let prompts = prompts
-        .iter()
-        .filter(|line| line.contains("session/prompt"));
-    assert_eq!(prompts.count(), 1);
+    assert_eq!(result["_meta"]["acpbox"]["text"], "one");
+    let next = second.call("session/prompt", prompt(&session, "u2"));
+    assert_eq!(next.unwrap()["_meta"]["acpbox"]["text"], "two");
     server.signal(libc::SIGTERM);
     assert_eq!(server.exit_code(), Some(0));
 }

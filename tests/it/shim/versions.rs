@@ -18,7 +18,7 @@ use crate::support::steps::{chunk, end_turn, expect_prompt};
 const PID: u32 = 4_000_000;
 
 /// What this version's servers say of the protocol.
-fn protocol() -> u64 {
+pub(super) fn protocol() -> u64 {
     let setup = Setup::host();
     let _server = Server::start(&setup);
     let mut client = setup.connect();

@@ -120,9 +120,18 @@ impl Browser {
 
     /// Clicks in the middle of the first element that a selector names.
     pub fn click(&mut self, selector: &str) {
+        // A slow browser may still be laying out the page.
         let place = self.value(&format!(
-            "(() => {{ const e = document.querySelector({}); e.scrollIntoView({{block: 'center'}});
-                const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; }})()",
+            "(async () => {{
+                const place = () => {{ const e = document.querySelector({}); e.scrollIntoView({{block: 'center'}});
+                    const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; }};
+                for (let before = '', tries = 0; ; tries++) {{
+                    const now = place();
+                    if (before === String(now) || tries > 50) return now;
+                    before = String(now);
+                    await new Promise(done => setTimeout(done, 40));
+                }}
+            }})()",
             json!(selector)
         ));
         for kind in ["mousePressed", "mouseReleased"] {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::hostile::{FOREIGN, PAYLOAD};
-use super::{DESK, PHONE, other, see, texts, visitor, waits};
+use super::{DESK, PHONE, other, patient, see, texts, visitor, waits};
 use crate::html::FAINT;
 use crate::http::Web;
 use crate::support::browser::{Browser, View};
@@ -20,7 +20,7 @@ const STATES: &str = "[...document.querySelectorAll('#sessions .state')].map(it 
 
 #[test]
 fn a_session_is_forked_closed_and_deleted() {
-    let setup = Setup::host();
+    let setup = patient();
     setup.script(&[expect_prompt(), chunk("first"), end_turn()]);
     let web = Web::start(&setup);
     let (mut other, session) = other(&web, &setup);
@@ -117,7 +117,7 @@ fn a_session_is_forked_closed_and_deleted() {
 
 #[test]
 fn what_goes_wrong_is_said_and_the_session_stays() {
-    let setup = Setup::host();
+    let setup = patient();
     setup.script(&[expect_prompt(), chunk("first"), end_turn()]);
     let web = Web::start(&setup);
     let (mut other, session) = other(&web, &setup);
@@ -150,7 +150,7 @@ fn what_goes_wrong_is_said_and_the_session_stays() {
 
 #[test]
 fn options_of_each_kind_are_set_and_their_names_stay_text() {
-    let setup = Setup::host();
+    let setup = patient();
     let option = |on: bool, deep: &str| {
         json!([
             {"id": "think", "name": PAYLOAD, "type": "boolean", "currentValue": on},

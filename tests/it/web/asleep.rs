@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{DESK, other, reload, see, texts, visitor};
+use super::{DESK, other, patient, reload, see, texts, visitor};
 use crate::http::Web;
 use crate::support::setup::Setup;
 use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
@@ -35,7 +35,7 @@ fn starts(setup: &Setup) -> usize {
 
 #[test]
 fn an_open_page_lets_a_session_sleep_and_only_a_prompt_wakes_it() {
-    let setup = Setup::host().vm("sleep_after = \"700ms\"");
+    let setup = patient().vm("sleep_after = \"700ms\"");
     script(&setup, "before");
     let web = Web::start(&setup);
     let (mut other, session) = other(&web, &setup);
@@ -79,7 +79,7 @@ fn an_open_page_lets_a_session_sleep_and_only_a_prompt_wakes_it() {
 
 #[test]
 fn a_question_keeps_a_session_awake_beside_a_page() {
-    let setup = Setup::host().vm("sleep_after = \"500ms\"");
+    let setup = patient().vm("sleep_after = \"500ms\"");
     let capabilities = json!({"sessionCapabilities": {"resume": {}}});
     let mut steps = vec![
         json!({"on": "initialize", "result": {"protocolVersion": 1, "agentCapabilities": capabilities}}),
@@ -105,7 +105,7 @@ fn a_question_keeps_a_session_awake_beside_a_page() {
 
 #[test]
 fn whoever_asks_to_follow_only_what_is_live_starts_nothing() {
-    let setup = Setup::host().vm("sleep_after = \"300ms\"");
+    let setup = patient().vm("sleep_after = \"300ms\"");
     script(&setup, "reply");
     let web = Web::start(&setup);
     let mut client = web.websocket(&[("authorization", &web.bearer())]);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::hostile::{FOREIGN, PAYLOAD};
-use super::{DESK, PHONE, admit, other, see, texts};
+use super::{DESK, PHONE, admit, other, patient, see, texts};
 use crate::html::FAINT;
 use crate::http::Web;
 use crate::support::browser::{Browser, View};
@@ -68,7 +68,7 @@ const WRONG: &str =
 
 #[test]
 fn a_form_is_filled_in_by_keyboard_and_says_what_is_wrong() {
-    let setup = Setup::host();
+    let setup = patient();
     let web = Web::start(&setup);
     let properties = json!({
         "name": {"type": "string", "title": "Your name", "description": "As on the door", "maxLength": 5},
@@ -183,7 +183,7 @@ fn a_form_is_filled_in_by_keyboard_and_says_what_is_wrong() {
 
 #[test]
 fn an_address_is_opened_by_whoever_wants_to() {
-    let setup = Setup::host();
+    let setup = patient();
     let web = Web::start(&setup);
     let visit =
         |url: &str| json!({"mode": "url", "elicitationId": "e", "message": "Log in", "url": url});
@@ -244,7 +244,7 @@ fn an_address_is_opened_by_whoever_wants_to() {
 
 #[test]
 fn a_form_that_another_client_fills_in_goes_and_one_outlives_a_lost_connection() {
-    let setup = Setup::host();
+    let setup = patient();
     let web = Web::start(&setup);
     let name = json!({"name": {"type": "string"}});
     let mut steps = Vec::new();
@@ -268,9 +268,11 @@ fn a_form_that_another_client_fills_in_goes_and_one_outlives_a_lost_connection()
 
     browser.value("document.querySelector('.ask input').focus()");
     browser.enter_text("half of it");
+    // It cannot be had back at once.
+    browser.value("window.tries = 0; window.Real = WebSocket; window.WebSocket = class { static OPEN = 1; static CONNECTING = 0; static CLOSED = 3; constructor(...it) { tries += 1; if (tries > 2) return new Real(...it); this.readyState = 3; setTimeout(() => this.onclose(), 10); } };");
     browser.value("window.lastSocket.close(), document.querySelector('.ask input').mark = 1");
-    browser.expect("document.querySelector('#status').dataset.state == 'lost'");
-    browser.expect("document.querySelectorAll('.ask').length == 1");
+    browser.expect("document.querySelectorAll('.ask').length == 0");
+    browser.expect("window.tries == 3 && document.querySelectorAll('.ask').length == 1");
     browser.expect("document.querySelector('.ask input')?.value == 'half of it'");
     is_seen();
     browser.value("document.querySelector('.ask input').focus()");
@@ -281,7 +283,7 @@ fn a_form_that_another_client_fills_in_goes_and_one_outlives_a_lost_connection()
 
 #[test]
 fn whatever_an_agent_asks_stays_text() {
-    let setup = Setup::host();
+    let setup = patient();
     let web = Web::start(&setup);
     let field = |of: Value| {
         let mut of = of;
@@ -339,7 +341,7 @@ fn whatever_an_agent_asks_stays_text() {
 
 #[test]
 fn what_is_asked_for_a_session_that_is_not_there_yet_is_asked_over_everything() {
-    let setup = Setup::host();
+    let setup = patient();
     let question = |id: u64| {
         let text = format!(
             r#"{{"jsonrpc":"2.0","id":{id},"method":"elicitation/create","params":{{"requestId":$ID,"mode":"form","message":"Which key?","requestedSchema":{{"type":"object","properties":{{"key":{{"type":"string"}}}}}}}}}}"#

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{DESK, PHONE, see, visitor};
+use super::{DESK, PHONE, patient, see, visitor};
 use crate::html::FAINT;
 use crate::http::Web;
 use crate::support::browser::View;
@@ -26,7 +26,7 @@ pub(super) const FOREIGN: &str = r#"(() => {
 
 #[test]
 fn what_an_agent_says_stays_text_everywhere() {
-    let setup = Setup::host();
+    let setup = patient();
     let update = |update: Value| json!({"send": {"jsonrpc": "2.0", "method": "session/update", "params": {"sessionId": "$SESSION", "update": update}}});
     let text = json!({"type": "text", "text": PAYLOAD});
     let option = json!({"optionId": PAYLOAD, "name": PAYLOAD, "kind": "allow_once"});
@@ -98,7 +98,7 @@ fn what_an_agent_says_stays_text_everywhere() {
 
 #[test]
 fn the_page_is_served_strictly() {
-    let setup = Setup::host();
+    let setup = patient();
     let web = Web::start(&setup);
     for (path, kind) in [
         ("/", "text/html; charset=utf-8"),

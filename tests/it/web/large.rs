@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{DESK, PHONE, admit, import, see, visitor};
+use super::{DESK, PHONE, admit, import, patient, see, visitor};
 use crate::http::Web;
 use crate::support::browser::Browser;
 use crate::support::setup::Setup;
@@ -15,7 +15,7 @@ const COUNT: &str = "document.querySelectorAll('main > *').length";
 
 #[test]
 fn five_thousand_items_are_shown_piece_by_piece() {
-    let setup = Setup::host();
+    let setup = patient();
     let mut transcript = Transcript::new();
     // One turn of 2,000 tool calls, and many small ones around it.
     let calls = |transcript: &mut Transcript, count: u32| {
@@ -105,7 +105,7 @@ fn five_thousand_items_are_shown_piece_by_piece() {
 
 #[test]
 fn the_latest_is_shown_also_if_something_else_is_on_its_way() {
-    let setup = Setup::host();
+    let setup = patient();
     let mut transcript = Transcript::new();
     for turn in 0..100 {
         let prompt = json!({"jsonrpc": "2.0", "id": 1, "method": "session/prompt",

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{DESK, PHONE, import, see, visitor};
+use super::{DESK, PHONE, import, patient, see, visitor};
 use crate::html::FAINT;
 use crate::http::Web;
 use crate::support::browser::{Browser, View};
@@ -11,7 +11,7 @@ use crate::support::transcripts::{CONVERSATION, SESSION};
 
 #[test]
 fn it_reads_well_on_a_phone_and_a_desk_by_day_and_by_night() {
-    let setup = Setup::host();
+    let setup = patient();
     import(&setup, CONVERSATION);
     let web = Web::start(&setup);
     let mut browser = visitor(&web, DESK);
@@ -56,7 +56,7 @@ fn check(browser: &mut Browser, view: View, what: &str) {
 
 #[test]
 fn everything_is_reached_by_tab_in_the_order_that_is_seen_and_has_a_name() {
-    let setup = Setup::host();
+    let setup = patient();
     import(&setup, CONVERSATION);
     let web = Web::start(&setup);
     let mut browser = visitor(&web, DESK);

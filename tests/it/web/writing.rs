@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::hostile::{FOREIGN, PAYLOAD};
-use super::{DESK, PHONE, other, reload, see, texts, visitor};
+use super::{DESK, PHONE, other, patient, reload, see, texts, visitor};
 use crate::html::FAINT;
 use crate::http::Web;
 use crate::support::browser::View;
@@ -30,7 +30,7 @@ const WRITTEN: &str = "document.querySelector('#prompt').value";
 
 #[test]
 fn commands_are_completed_by_keyboard_and_by_touch() {
-    let setup = Setup::host();
+    let setup = patient();
     let all = json!([
         {"name": "plan", "description": "Think first", "input": {"hint": "what to plan"}},
         {"name": "compact", "description": "Sum it up"},
@@ -117,7 +117,7 @@ fn commands_are_completed_by_keyboard_and_by_touch() {
 
 #[test]
 fn names_of_commands_stay_text() {
-    let setup = Setup::host();
+    let setup = patient();
     let name = PAYLOAD.replace(' ', "_");
     let all = json!([
         {"name": name, "description": PAYLOAD, "input": {"hint": PAYLOAD}},
@@ -171,7 +171,7 @@ const PICTURES: &str =
 
 #[test]
 fn pictures_go_with_a_prompt_if_the_agent_takes_them() {
-    let setup = Setup::host();
+    let setup = patient();
     let capabilities = json!({"promptCapabilities": {"image": true}});
     let can = json!({"on": "initialize", "result": {"protocolVersion": 1, "agentCapabilities": capabilities}});
     setup.script(&[
@@ -233,7 +233,7 @@ fn pictures_go_with_a_prompt_if_the_agent_takes_them() {
 
 #[test]
 fn a_draft_outlives_a_reload_and_an_agent_without_pictures_gets_none() {
-    let setup = Setup::host();
+    let setup = patient();
     setup.script(&[setup.record(), expect_prompt(), chunk("heard"), end_turn()]);
     let web = Web::start(&setup);
     let (mut other, session) = other(&web, &setup);
