@@ -81,21 +81,20 @@ fn a_prompt_that_was_being_stored_when_its_sender_left_runs_and_holds_up_no_othe
 
     let mut stream = UnixStream::connect(&path).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut said = String::new();
-    let mut say = |id: u64, method: &str, params: serde_json::Value| {
+    let say = |stream: &mut UnixStream, id: u64, method: &str, params: serde_json::Value| {
         let line = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
-        said.push_str(&format!("{line}\n"));
+        stream.write_all(format!("{line}\n").as_bytes()).unwrap();
     };
-    say(1, "initialize", json!({"protocolVersion": 1}));
+    say(&mut stream, 1, "initialize", json!({"protocolVersion": 1}));
     for id in 2..8 {
-        say(id, "_acpbox/session/events", json!({"sessionId": session}));
+        let params = json!({"sessionId": session});
+        say(&mut stream, id, "_acpbox/session/events", params);
     }
-    say(8, "session/prompt", keyed.clone());
-    let lock = Connection::open(setup.state().join("acpbox.db")).unwrap();
-    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
-    stream.write_all(said.as_bytes()).unwrap();
     // More is on its way to it than fits, and fails to be written once it is gone.
     stream.read_exact(&mut [0; 1000]).unwrap();
+    let lock = Connection::open(setup.state().join("acpbox.db")).unwrap();
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    say(&mut stream, 8, "session/prompt", keyed.clone());
     std::thread::sleep(Duration::from_millis(500));
     drop(stream);
     std::thread::sleep(Duration::from_millis(300));
