@@ -24,6 +24,14 @@ const SESSION_ID_BYTES: usize = 64;
 /// As much of a request's id as an error shows.
 const SHOWN_ID_BYTES: usize = 64;
 
+/// What is not cancelled: an agent that is ended is looked after until it is gone.
+const WHOLE: [&str; 4] = [
+    methods::SESSION_CLOSE,
+    methods::SESSION_DELETE,
+    "_acpbox/vm/sleep",
+    "_acpbox/vm/delete",
+];
+
 /// What a handler says: a raw result, or that it has answered already.
 pub enum Answer {
     Result(String),
@@ -262,9 +270,10 @@ impl Connection {
         let connection = Arc::clone(self);
         let work = handler(Arc::clone(self), Arc::clone(&request));
         let task = async move {
+            let is_whole = WHOLE.contains(&&*request.method);
             let outcome = tokio::select! {
                 outcome = work => outcome,
-                () = token.cancelled() => {
+                () = token.cancelled(), if !is_whole => {
                     let what = format!("Request cancelled: `{}`", request.method);
                     Err(Failure::new(Phase::Request, REQUEST_CANCELLED, what).into())
                 }

@@ -87,6 +87,11 @@ impl Link {
         let stream = match UnixStream::connect(socket).await {
             Ok(stream) => stream,
             Err(error) if is_nobody(&error) => return Err(NoLink::Nobody),
+            // Its socket went while this waited to be taken in.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                let what = "ended the connection before it took it in";
+                return Err(unanswered(NoResult::Ended(what.to_owned())));
+            }
             Err(error) => return Err(wrong(format!("cannot be reached: {error}"))),
         };
         let peer = stream

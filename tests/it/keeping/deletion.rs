@@ -9,7 +9,7 @@ use crate::support::bare::Bare;
 use crate::support::inside::Inside;
 use crate::support::model::Model;
 use crate::support::peers::{self, Launcher};
-use crate::support::setup::Setup;
+use crate::support::setup::{Setup, wait_until};
 use crate::support::site::{GUEST_HOME, Site, agent_table};
 
 const CANARY: &str = "canary-5b1f9";
@@ -266,5 +266,31 @@ fn an_agent_that_does_not_answer_its_deletion_holds_nobody_up() {
         asked[0]["params"]["sessionId"], "testy-session",
         "its own id"
     );
+    client.check_next_session();
+}
+
+#[test]
+fn whoever_cancels_a_deletion_leaves_no_agent_behind() {
+    let setup = Setup::new();
+    let capabilities = json!({"sessionCapabilities": {"delete": {}}});
+    let on = json!({"on": "initialize", "result": {"protocolVersion": 1, "agentCapabilities": capabilities}});
+    setup.script(&[
+        on,
+        setup.record(),
+        json!({"expect": "session/delete"}),
+        json!({"hang": true}),
+    ]);
+    let mut client = setup.connect();
+    let session = client.new_session();
+    let id = client.request("session/delete", json!({"sessionId": session}));
+    assert!(wait_until(|| {
+        let received = setup.received();
+        received.iter().any(|line| line.contains("session/delete"))
+    }));
+    client.notify("$/cancel_request", json!({"requestId": id}));
+    // It is done all the same, and not by halves.
+    client.answer(id).unwrap();
+    let list = client.call("session/list", json!({})).unwrap();
+    assert_eq!(list["sessions"], json!([]));
     client.check_next_session();
 }

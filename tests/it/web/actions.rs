@@ -7,7 +7,6 @@ use super::{DESK, PHONE, other, patient, see, texts, visitor, waits};
 use crate::html::FAINT;
 use crate::http::Web;
 use crate::support::browser::{Browser, View};
-use crate::support::setup::Setup;
 use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
 
 fn act(browser: &mut Browser, action: &str) {

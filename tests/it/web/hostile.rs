@@ -6,7 +6,6 @@ use super::{DESK, PHONE, patient, see, visitor};
 use crate::html::FAINT;
 use crate::http::Web;
 use crate::support::browser::View;
-use crate::support::setup::Setup;
 use crate::support::steps::{end_turn, expect_prompt};
 
 pub(super) const PAYLOAD: &str = r#""><img src=x onerror=window.hit=1></main><script>window.hit=1</script>' onmouseover='window.hit=1 [a](javascript:window.hit=1)"#;

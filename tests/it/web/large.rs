@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 use super::{DESK, PHONE, admit, import, patient, see, visitor};
 use crate::http::Web;
 use crate::support::browser::Browser;
-use crate::support::setup::Setup;
 use crate::support::steps::prompt;
 use crate::support::transcripts::{SESSION, Transcript};
 

@@ -6,7 +6,6 @@ use super::{DESK, PHONE, import, patient, see, visitor};
 use crate::html::FAINT;
 use crate::http::Web;
 use crate::support::browser::{Browser, View};
-use crate::support::setup::Setup;
 use crate::support::transcripts::{CONVERSATION, SESSION};
 
 #[test]

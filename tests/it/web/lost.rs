@@ -6,7 +6,6 @@ use super::{DESK, admit, other, patient, see, texts, visitor};
 use crate::http::Web;
 use crate::serve::Server;
 use crate::support::browser::Browser;
-use crate::support::setup::Setup;
 use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
 
 #[test]
