@@ -140,7 +140,7 @@ fn what_acpbox_tells_an_agent_in_front_of_a_prompt_is_shown_to_nobody_where_it_s
     let told = told.map(|message| message["params"]["prompt"][0]["text"].clone());
     let told = told
         .filter_map(|text| text.as_str().map(str::to_owned))
-        .last();
+        .next_back();
     let told = told.unwrap();
     assert!(told.contains("Be brief."), "{told}");
     let seen = new_session(&[
