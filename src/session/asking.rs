@@ -13,8 +13,9 @@ use super::live::Live;
 use super::permission::Consent;
 use super::replay;
 use super::state::{Batch, State};
-use crate::acp::Failure;
+use crate::acp::failure::REQUEST_CANCELLED;
 use crate::acp::methods;
+use crate::acp::{Failure, Phase};
 use crate::rpc::message::{self, Body, Message};
 use crate::rpc::splice::{self, Edits};
 use crate::store::Direction;
@@ -32,8 +33,10 @@ pub struct Question {
     /// Who is asked, and under which ids of their connections.
     asked: Vec<(Arc<Client>, u64)>,
     pub(super) consent: Consent,
+    /// Whether the agent waits no more, and the client is still to say what it did.
+    is_withdrawn: bool,
     /// Ends the wait for too late an answer.
-    _timer: Option<DropGuard>,
+    timer: Option<DropGuard>,
 }
 
 /// A request of the agent's as it was recorded.
@@ -57,6 +60,13 @@ impl Question {
     /// Tells all who are asked that nobody waits for their answers.
     pub(super) fn withdraw(self, batch: &mut Batch) {
         withdraw(batch, self.asked);
+    }
+
+    /// What is answered to it from now on is nobody's.
+    fn forget(self) {
+        for (client, number) in self.asked {
+            client.pending().remove(number);
+        }
     }
 }
 
@@ -125,7 +135,8 @@ impl Live {
             is_open: is_for_all,
             asked,
             consent,
-            _timer: match is_open(method) {
+            is_withdrawn: false,
+            timer: match is_open(method) {
                 true => self.wait_for_answer(request.seq),
                 false => None,
             },
@@ -284,13 +295,20 @@ impl Live {
     }
 
     /// The agent no longer waits for one of its requests: neither need its clients.
-    /// It still gets the answer that they give.
-    pub(super) fn withdraw(&self, state: &mut State, batch: &mut Batch, params: Option<&str>) {
+    /// What asked for a person's word is over at once, and answered as ACP wants it.
+    /// Of anything else the client says what it has done by then, if it does in time.
+    pub(super) fn withdraw(
+        self: &Arc<Self>,
+        state: &mut State,
+        batch: &mut Batch,
+        params: Option<&str>,
+    ) {
         let Some(theirs) = params.and_then(|params| splice::member(params, "requestId")) else {
             return;
         };
         let mut questions = state.questions.iter();
-        let Some(at) = questions.position(|question| &*question.id == theirs) else {
+        let is_it = |question: &Question| !question.is_withdrawn && &*question.id == theirs;
+        let Some(at) = questions.position(is_it) else {
             return;
         };
         let line = message::notification(
@@ -299,14 +317,33 @@ impl Live {
         );
         let kind = methods::CANCEL_REQUEST.into();
         state.record(batch, Direction::Agent, kind, line);
-        if state.questions[at].asked.is_empty() {
-            // Nobody is there to answer, and nobody need be.
-            let seq = state.questions[at].seq;
-            self.deny(state, batch, seq, "the agent withdrew it");
+        let question = &mut state.questions[at];
+        let seq = question.seq;
+        if is_open(&question.method) || question.asked.is_empty() {
+            self.end_withdrawn(state, batch, seq);
             return;
         }
-        for (client, number) in &state.questions[at].asked {
+        question.is_withdrawn = true;
+        question.timer = Some(self.wait_for_withdrawn(seq));
+        for (client, number) in &question.asked {
             batch.send(client, &[&cancel_request(*number)]);
+        }
+    }
+
+    /// Answers a question that the agent has withdrawn, if nobody has meanwhile.
+    pub(super) fn end_withdrawn(&self, state: &mut State, batch: &mut Batch, seq: i64) {
+        let mut questions = state.questions.iter();
+        let Some(at) = questions.position(|question| question.seq == seq) else {
+            return;
+        };
+        let question = state.questions.remove(at);
+        let what = "Request cancelled: the agent withdrew it";
+        let failure = Failure::new(Phase::Request, REQUEST_CANCELLED, what);
+        self.refuse_agent(state, batch, &question.id, &question.method, &failure);
+        match question.is_withdrawn {
+            // They were told when it was.
+            true => question.forget(),
+            false => question.withdraw(batch),
         }
     }
 

@@ -11,7 +11,7 @@ use super::catch_up::Behind;
 use super::client::Client;
 use super::ending::Cause;
 use super::live::Live;
-use super::state::Waiting;
+use super::state::{State, Waiting};
 use crate::acp::extension::Role;
 
 /// What is kept of a session whose agent does not run, for when it comes back.
@@ -145,6 +145,15 @@ impl Rest {
     }
 }
 
+impl State {
+    /// A client comes or goes. One that only looks keeps nothing awake by that either.
+    fn note_use_by(&mut self, client: &Arc<Client>) {
+        if !client.offer().options.lets_sleep {
+            self.active = Instant::now();
+        }
+    }
+}
+
 impl Live {
     /// Lets a client follow the session, in the role that it has or else as a controller.
     pub fn attach(&self, client: &Arc<Client>) {
@@ -153,7 +162,7 @@ impl Live {
 
     pub fn attach_as(&self, client: &Arc<Client>, role: Option<Role>) {
         let mut state = self.state();
-        state.active = Instant::now();
+        state.note_use_by(client);
         state.attach(client, role);
         if state.is_stored && !state.is_announced {
             // Whoever brought it back gave up before it was told; this one knows it.
@@ -171,7 +180,7 @@ impl Live {
         leaving.retain(|known| !Arc::ptr_eq(&known.client, client));
         self.readers.notify_waiters();
         if state.clients.len() < before {
-            state.active = Instant::now();
+            state.note_use_by(client);
         }
     }
 
@@ -237,7 +246,7 @@ impl Live {
     ) -> Behind {
         {
             let mut state = self.state();
-            state.active = Instant::now();
+            state.note_use_by(client);
             state.attach_behind(client, role);
         }
         Behind::of(Arc::clone(self), client)

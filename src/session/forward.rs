@@ -151,13 +151,13 @@ impl Live {
                 let first = state.next_seq;
                 state.tell_start(batch, &prompt);
                 state.turn_row(prompt.seq).first = Some(first);
-                state.first_prompt = None;
+                let preamble = state.first_prompt.take();
                 state.turn = Some(Turn {
                     request,
                     prompt: prompt.seq,
                     joined: prompt.askers[1..].to_vec(),
                     knowing: prompt.askers.into_iter().map(|it| it.client).collect(),
-                    echo: Echo::of(&prompt.text),
+                    echo: Echo::of(&prompt.text).behind(preamble.as_deref()),
                     text: String::new(),
                     is_truncated: false,
                     is_cancelled: false,

@@ -351,6 +351,9 @@ fn on_user_chunk(
     let Some(turn) = state.turn.as_mut().filter(|_| state.fence.is_none()) else {
         return (kind, None);
     };
+    if turn.echo.takes_preamble(update) {
+        return (methods::ECHO.into(), Some(Vec::new()));
+    }
     if !turn.echo.takes(update) {
         return (kind, None);
     }

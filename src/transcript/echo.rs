@@ -12,6 +12,8 @@ const PROMPT_BYTES: usize = 256 * 1024;
 #[derive(Debug, Default)]
 pub struct Echo {
     pieces: Vec<Piece>,
+    /// What acpbox put in front of the prompt, if that was not said back yet.
+    preamble: Option<Piece>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -31,7 +33,27 @@ impl Echo {
         let pieces = blocks.iter().filter_map(|block| Piece::read(block.get()));
         Echo {
             pieces: pieces.collect(),
+            preamble: None,
         }
+    }
+
+    /// The same behind a text of acpbox's own, which nobody is to be shown.
+    pub fn behind(self, preamble: Option<&str>) -> Echo {
+        Echo {
+            preamble: preamble.map(|text| Piece::Text(text.to_owned())),
+            ..self
+        }
+    }
+
+    /// Whether an update of the agent's, raw, only says what acpbox itself told it. Once.
+    pub fn takes_preamble(&mut self, update: &str) -> bool {
+        if self.preamble.is_none() {
+            return false;
+        }
+        let said = splice::member(update, "content").and_then(Piece::read);
+        self.preamble
+            .take_if(|told| said.as_ref() == Some(told))
+            .is_some()
     }
 
     /// Whether an update of the agent's, raw, only says what it was told. Once per

@@ -1,6 +1,6 @@
 //! What an agent asks of several clients.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::editor::Editor;
 use super::{ask, serve};
@@ -221,4 +221,54 @@ fn what_was_not_offered_is_no_answer_as_long_as_another_may_answer() {
         .map(|it| it["result"]["outcome"]["optionId"].clone())
         .collect();
     assert_eq!(chosen, ["yes"]);
+}
+
+#[test]
+fn what_the_agent_withdraws_is_over_for_everybody_and_its_session_is_idle() {
+    let setup = Setup::host();
+    let (_server, path) = serve(&setup);
+    let form = json!({"send": {"jsonrpc": "2.0", "id": "form", "method": "elicitation/create",
+        "params": {"sessionId": "$SESSION", "mode": "form", "message": "?", "requestedSchema": {"type": "object"}}}});
+    let withdraw = |id: Value| json!({"send": {"jsonrpc": "2.0", "method": "$/cancel_request", "params": {"requestId": id}}});
+    setup.script(&[
+        setup.record(),
+        expect_prompt(),
+        ask(7),
+        form,
+        json!({"expect": "_v/go"}),
+        withdraw(json!(7)),
+        withdraw(json!("form")),
+        end_turn(),
+    ]);
+    let mut one = Editor::connect(&path, "one", 100);
+    let session = one.new_session(&setup);
+    let mut two = Editor::connect(&path, "two", 200);
+    two.attach("session/resume", &setup, &session, json!({}));
+    let turn = one.send("session/prompt", prompt(&session, "go"));
+    let asked = ["session/request_permission", "elicitation/create"].map(|method| {
+        two.expect(method);
+        one.expect(method)
+    });
+    one.notify("_v/go", json!({"sessionId": session}));
+    for question in &asked {
+        let withdrawn = one.expect("$/cancel_request");
+        assert_eq!(withdrawn["params"]["requestId"], question["id"]);
+        two.expect("$/cancel_request");
+    }
+    one.answer(turn).unwrap();
+    one.select(&asked[0], "yes");
+    // Nobody answers, and nobody is asked again.
+    let status = two.call("_acpbox/server/status", json!({})).unwrap();
+    let state = &status["sessions"][0];
+    assert_eq!(state["state"], "idle", "{status:#}");
+    assert_eq!(state["pendingRequests"], 0, "{status:#}");
+    let mut three = Editor::connect(&path, "three", 300);
+    three.attach("session/load", &setup, &session, json!({}));
+    assert!(three.gets_no("session/request_permission"));
+    let received = setup.received();
+    let answers: Vec<Value> = (received.iter().map(|line| value(line)))
+        .filter(|message| message.get("method").is_none())
+        .collect();
+    let codes: Vec<_> = answers.iter().map(|it| &it["error"]["code"]).collect();
+    assert_eq!(codes, [-32800, -32800], "{answers:#?}");
 }

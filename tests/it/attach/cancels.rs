@@ -1,7 +1,7 @@
 //! Cancels that race what they are to cancel.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -126,4 +126,54 @@ fn each_prompt_has_one_answer_however_cancels_and_ends_meet() {
         assert_eq!(second, Vec::<&Value>::new(), "answered twice");
         assert_eq!(of_agent(&seen), stored);
     }
+}
+
+#[test]
+fn a_prompt_whose_client_is_lost_while_it_is_let_in_runs_once() {
+    let setup = Setup::host();
+    let (_server, path) = serve(&setup);
+    let mut stream = chunk("x");
+    stream["repeat"] = json!(200);
+    stream["sleep_ms"] = json!(20);
+    setup.script(&[
+        expect_prompt(),
+        chunk("begun"),
+        // All that time it reads nothing.
+        stream,
+        json!({"expect": "_v/long"}),
+        end_turn(),
+        expect_prompt(),
+        chunk("second"),
+        end_turn(),
+        expect_prompt(),
+        chunk("third"),
+        end_turn(),
+    ]);
+    let mut one = Editor::connect(&path, "one", 100);
+    let session = one.new_session(&setup);
+    let first = one.send("session/prompt", prompt(&session, "go"));
+    one.expect_text("begun");
+    let mut two = Editor::connect(&path, "two", 200);
+    two.attach("session/resume", &setup, &session, json!({}));
+    let long = json!({"sessionId": session, "long": "x".repeat(5_000_000)});
+    two.notify("_v/long", long);
+    let mut keyed = prompt(&session, "second");
+    keyed["_meta"] = json!({"acpbox": {"idempotencyKey": "k"}});
+    two.send("session/prompt", keyed.clone());
+    let page = json!({"sessionId": session, "kinds": ["session/prompt"]});
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let events = one.call("_acpbox/session/events", page.clone()).unwrap();
+        if events["events"].as_array().unwrap().len() == 2 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{events:#}");
+    }
+    two.kill();
+    let mut three = Editor::connect(&path, "three", 300);
+    let second = three.call("session/prompt", keyed).unwrap();
+    assert_eq!(second["_meta"]["acpbox"]["text"], "second");
+    one.answer(first).unwrap();
+    let third = one.prompt(&session, "third").unwrap();
+    assert_eq!(third["_meta"]["acpbox"]["text"], "third");
 }

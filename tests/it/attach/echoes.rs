@@ -4,6 +4,8 @@ use serde_json::{Value, json};
 
 use super::editor::{Editor, shown};
 use super::serve;
+use crate::support::client::value;
+use crate::support::scripted::{script, testy};
 use crate::support::setup::Setup;
 use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
 
@@ -107,4 +109,49 @@ fn one_that_lags_behind_sees_each_prompt_once_too() {
     let by_reader = shown(&reader.take());
     assert!(!texts(&by_reader[1..]).contains(&"go"));
     assert_eq!(by_reader[..2], seen[1][..2]);
+}
+
+#[test]
+fn what_acpbox_tells_an_agent_in_front_of_a_prompt_is_shown_to_nobody_where_it_says_that_back() {
+    let program = toml::Value::from(testy().display().to_string());
+    let table = format!("[agents.told]\ncommand = {program}\ninstructions = \"first-prompt\"\n");
+    let setup = Setup::host().config(&table);
+    let (_server, path) = serve(&setup);
+    let mut own = Editor::connect(&path, "own", 100);
+    let mut new_session = |steps: &[Value]| {
+        let params = json!({"cwd": setup.workspace(), "mcpServers": [], "_meta": {"acpbox": {
+            "agent": "told", "additionalInstructions": "Be brief.",
+            "env": {"TESTY_SCRIPT": script(steps)}}}});
+        let made = own.call("session/new", params).unwrap();
+        let session = made["sessionId"].as_str().unwrap().to_owned();
+        let mut other = Editor::connect(&path, "other", 200);
+        other.attach("session/load", &setup, &session, json!({}));
+        own.prompt(&session, "go").unwrap();
+        let mut later = Editor::connect(&path, "later", 300);
+        later.attach("session/load", &setup, &session, json!({}));
+        own.expect_last("a");
+        other.expect_last("a");
+        later.expect_last("a");
+        [own.take(), other.take(), later.take()]
+    };
+    new_session(&[setup.record(), expect_prompt(), chunk("a"), end_turn()]);
+    let received = setup.received();
+    let told = received.iter().map(|line| value(line));
+    let told = told.map(|message| message["params"]["prompt"][0]["text"].clone());
+    let told = told
+        .filter_map(|text| text.as_str().map(str::to_owned))
+        .next_back();
+    let told = told.unwrap();
+    assert!(told.contains("Be brief."), "{told}");
+    let seen = new_session(&[
+        expect_prompt(),
+        echo(&told),
+        echo("go"),
+        chunk("a"),
+        end_turn(),
+    ]);
+    for messages in seen {
+        let all = shown(&messages);
+        assert_eq!(texts(&all), ["go", "a"]);
+    }
 }

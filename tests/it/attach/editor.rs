@@ -33,6 +33,15 @@ impl Editor {
     /// Connects under a name. Ids of requests begin at `first`, so that no two
     /// editors of a test have the same ones.
     pub(super) fn connect(path: &Path, name: &str, first: u64) -> Editor {
+        Editor::connect_offering(path, name, first, json!({}))
+    }
+
+    pub(super) fn connect_offering(
+        path: &Path,
+        name: &str,
+        first: u64,
+        capabilities: Value,
+    ) -> Editor {
         let stream = UnixStream::connect(path).unwrap();
         let (sender, lines) = sync_channel(LINES);
         let is_stopped = Arc::new((Mutex::new(false), Condvar::new()));
@@ -57,7 +66,7 @@ impl Editor {
             is_stopped,
             reader: Some(reader),
         };
-        let params = json!({"protocolVersion": 1, "clientCapabilities": {},
+        let params = json!({"protocolVersion": 1, "clientCapabilities": capabilities,
             "clientInfo": {"name": name, "version": "0"}});
         editor.call("initialize", params).unwrap();
         editor

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::editor::{Editor, shown};
 use super::serve;
-use crate::support::setup::Setup;
+use crate::support::setup::{Setup, wait_until};
 use crate::support::steps::{chunk, end_turn, expect_prompt, prompt};
 
 /// More than a page of a transcript, and than a queue and a socket hold.
@@ -84,4 +84,25 @@ fn a_load_that_is_cancelled_while_it_replays_is_answered_once_and_loses_no_other
     let again = one.take();
     let is_answer = |it: &&serde_json::Value| it.get("method").is_none();
     assert_eq!(again.iter().find(is_answer), None);
+}
+
+#[test]
+fn a_page_that_comes_again_and_again_keeps_nothing_awake() {
+    let setup = Setup::host().vm("sleep_after = \"1s\"");
+    let (_server, path) = serve(&setup);
+    let capabilities = json!({"sessionCapabilities": {"resume": {}}});
+    setup.script(&[
+        json!({"on": "initialize", "result": {"protocolVersion": 1, "agentCapabilities": capabilities}}),
+    ]);
+    let mut own = Editor::connect(&path, "own", 100);
+    let session = own.new_session(&setup);
+    own.kill();
+    let looks = json!({"_meta": {"acpbox": {"letsSleep": true}}});
+    let mut page = Editor::connect_offering(&path, "page", 200, looks);
+    assert!(wait_until(|| {
+        let start = json!({"start": false});
+        let seen = page.attach("session/resume", &setup, &session, start);
+        std::thread::sleep(Duration::from_millis(100));
+        seen["_meta"]["acpbox"]["state"] == "sleeping"
+    }));
 }

@@ -91,6 +91,7 @@ fn a_request_that_the_agent_gives_up_is_cancelled_at_the_client() {
     let setup = Setup::new();
     let mut client = setup.connect();
     let steps = [
+        setup.record(),
         expect_prompt(),
         json!({"send": r#"{"jsonrpc":"2.0","id":"ask","method":"session/request_permission","params":{"sessionId":"$SESSION"}}"#}),
         json!({"send": r#"{"jsonrpc":"2.0","method":"$/cancel_request","params":{"requestId":"nobody's"}}"#}),
@@ -106,11 +107,60 @@ fn a_request_that_the_agent_gives_up_is_cancelled_at_the_client() {
         value(&cancel)["params"]["requestId"].to_string(),
         raw_id(&asked)
     );
-    let id = raw_id(&asked);
-    client.send(&format!(
-        r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32800,"message":"cancelled"}}}}"#
-    ));
+    // It need not answer, and what it answers is nobody's.
+    client.respond(
+        &asked,
+        r#"{"outcome":{"outcome":"selected","optionId":"yes"}}"#,
+    );
     client.answer(turn).unwrap();
+    let received = setup.received();
+    let answers: Vec<Value> = (received.iter().map(|line| value(line)))
+        .filter(|message| message["id"] == "ask")
+        .collect();
+    assert_eq!(answers.len(), 1, "{answers:#?}");
+    assert_eq!(answers[0]["error"]["code"], -32800);
+}
+
+#[test]
+fn of_an_effect_that_the_agent_gives_up_the_client_says_what_came_of_it_if_it_does_in_time() {
+    let setup = Setup::new().limits("cancel_grace = \"1s\"");
+    let mut client = setup.connect();
+    let ask = |id: &str| {
+        json!({"send": {"jsonrpc": "2.0", "id": id, "method": "_v/draw",
+        "params": {"sessionId": "$SESSION"}}})
+    };
+    let withdraw = |id: &str| {
+        json!({"send": {"jsonrpc": "2.0", "method": "$/cancel_request",
+        "params": {"requestId": id}}})
+    };
+    let steps = [
+        setup.record(),
+        expect_prompt(),
+        ask("one"),
+        withdraw("one"),
+        withdraw("one"),
+        json!({"expect_answer": "one"}),
+        ask("two"),
+        withdraw("two"),
+        json!({"expect_answer": "two"}),
+        end_turn(),
+    ];
+    let session = client.new_session_of(&steps);
+    let turn = client.request("session/prompt", prompt(&session, "go"));
+    let one = client.expect("_v/draw");
+    let cancel = value(&client.expect("$/cancel_request"));
+    assert_eq!(cancel["params"]["requestId"].to_string(), raw_id(&one));
+    client.respond(&one, r#"{"drawn":true}"#);
+    client.expect("_v/draw");
+    client.expect("$/cancel_request");
+    client.answer(turn).unwrap();
+    let received = setup.received();
+    let answers: Vec<Value> = (received.iter().map(|line| value(line)))
+        .filter(|message| message.get("method").is_none())
+        .collect();
+    assert_eq!(answers.len(), 2, "{answers:#?}");
+    assert_eq!(answers[0]["result"]["drawn"], true);
+    assert_eq!(answers[1]["error"]["code"], -32800);
 }
 
 #[test]
