@@ -206,15 +206,7 @@ impl Connection {
                     return;
                 }
                 match frame {
-                    Frame::Message(line) => {
-                        // To its end, also if the client is lost meanwhile: others may
-                        // wait for what it does.
-                        let connection = Arc::clone(self);
-                        let work = async move { connection.on_line(line).await };
-                        if tokio::spawn(work.in_current_span()).await.is_err() {
-                            return;
-                        }
-                    }
+                    Frame::Message(line) => self.on_line(line).await,
                     Frame::TooLong { bytes } => {
                         let limit = self.server.host.config.limits.line_bytes;
                         let what = format!(
