@@ -120,6 +120,7 @@ async fn examine(context: &Context, report: &mut Report) {
         report.add("an earlier database", Outcome::Degraded(what));
     }
     hooks(context, report);
+    server(context, report);
     let settings = context.config.vm_settings("default");
     let Some(driver) = vm::driver(&settings.driver, vm::own_executable()) else {
         let what = format!(
@@ -172,6 +173,20 @@ fn hooks(context: &Context, report: &mut Report) {
         };
         report.add("hooks.notify", outcome);
     }
+}
+
+/// Whether `acpbox serve` could use what `[server]` says.
+fn server(context: &Context, report: &mut Report) {
+    let outcome = match super::serve::check(&context.config) {
+        None => return,
+        Some(Ok(addresses)) if addresses.is_empty() => {
+            Outcome::Good("what it names can be used".into())
+        }
+        Some(Ok(addresses)) => Outcome::Good(addresses.join(", ")),
+        // An editor does without.
+        Some(Err(error)) => Outcome::Degraded(error.to_string()),
+    };
+    report.add("server", outcome);
 }
 
 async fn database(context: &Context) -> Outcome {

@@ -95,11 +95,30 @@ fn token_file<'a>(config: &'a Config, arguments: &'a ServeArguments) -> Option<&
     named.or(config.server.token_file.as_deref())
 }
 
+/// Whether a server could begin by the configuration, as far as can be told without
+/// one; `None` where it says nothing of servers.
+///
+/// # Errors
+/// What `acpbox serve` would end with.
+pub(super) fn check(config: &Config) -> Option<Result<Vec<String>, ListenError>> {
+    let server = &config.server;
+    let is_silent = server.listen.is_empty()
+        && server.token_file.is_none()
+        && server.tls_certificate.is_none()
+        && server.tls_key.is_none();
+    let checked = || {
+        server.token_file.as_deref().map(Token::read).transpose()?;
+        tls(server.tls_certificate.as_ref(), server.tls_key.as_ref())?;
+        for address in &server.listen {
+            address.parse::<Address>()?;
+        }
+        Ok(server.listen.clone())
+    };
+    (!is_silent).then(checked)
+}
+
 /// What TCP and HTTP are spoken through, if a certificate is named.
-fn tls(config: &Config, arguments: &ServeArguments) -> Result<Option<Tls>, ListenError> {
-    let certificate =
-        (arguments.tls_certificate.as_ref()).or(config.server.tls_certificate.as_ref());
-    let key = (arguments.tls_key.as_ref()).or(config.server.tls_key.as_ref());
+fn tls(certificate: Option<&PathBuf>, key: Option<&PathBuf>) -> Result<Option<Tls>, ListenError> {
     let half = |given, missing| Err(ListenError::HalfTls { given, missing });
     match (certificate, key) {
         (Some(certificate), Some(key)) => Tls::read(certificate, key).map(Some),
@@ -116,7 +135,10 @@ fn tls(config: &Config, arguments: &ServeArguments) -> Result<Option<Tls>, Liste
 async fn listeners(config: &Config, arguments: &ServeArguments) -> anyhow::Result<Vec<Listener>> {
     let token = token_file(config, arguments).map(Token::read).transpose()?;
     let own_token = config.paths.state_dir.join(OWN_TOKEN);
-    let tls = tls(config, arguments)?;
+    let tls = tls(
+        (arguments.tls_certificate.as_ref()).or(config.server.tls_certificate.as_ref()),
+        (arguments.tls_key.as_ref()).or(config.server.tls_key.as_ref()),
+    )?;
     let mut listeners = inherited(token.as_ref(), &own_token, tls.as_ref())?;
     let given = if arguments.listen.is_empty() {
         &config.server.listen

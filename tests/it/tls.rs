@@ -357,3 +357,27 @@ fn what_is_wrong_with_certificate_and_key_is_said() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("with --token-file"), "{said}");
 }
+
+#[test]
+fn doctor_says_what_a_server_could_not_use() {
+    let kept = Setup::host();
+    let good = Certified::new(&kept, "good");
+    let check = |settings: &str, expected: &str| {
+        let setup = Setup::host().config(&format!("[server]\n{settings}"));
+        let output = crate::status::command(&setup, &["doctor"])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(said.contains(expected), "no {expected} in {said}");
+    };
+    check(
+        &format!("tls_certificate = {:?}\n", good.certificate),
+        "! server: server.tls_certificate is given without server.tls_key",
+    );
+    check("listen = [\"ftp:x\"]\n", "! server: ");
+    let listen = "listen = [\"tls:127.0.0.1:4711\"]\n";
+    check(
+        &format!("{listen}{}", good.settings()),
+        "✓ server: tls:127.0.0.1:4711",
+    );
+}
