@@ -266,6 +266,10 @@ fn untrusted(to: &Network, error: io::Error, heard: &Heard) -> NoWire {
             "its certificate is not for `{}`; name it as its certificate does",
             to.host()
         ),
+        // Such as one that signed itself, which is an authority's and no server's.
+        Some(TlsError::InvalidCertificate(CertificateError::Other(_))) => {
+            "its certificate is none that this machine trusts; if you know it, name it with --certificate-authority FILE".to_owned()
+        }
         Some(TlsError::InvalidCertificate(why)) => format!("its certificate: {why}"),
         Some(why) => why.to_string(),
     };

@@ -101,6 +101,20 @@ fn a_server_is_reached_by_every_scheme_and_trusted_for_its_certificate_alone() {
 }
 
 #[test]
+fn a_certificate_that_signed_itself_is_trusted_where_it_is_named() {
+    let setup = Setup::host();
+    let certified = Certified::alone(&setup, "alone");
+    let (_server, address) = start(&setup, &certified, "tls:", "tls:127.0.0.1:0");
+    let address = format!("tls:{address}");
+    let said = refusal(&setup, &["--server", &address]);
+    let why = "its certificate is none that this machine trusts; if you know it, name it with --certificate-authority FILE";
+    assert!(said.contains(why), "{said}");
+    let file = path(&certified.certificate);
+    let arguments = ["--server", &address, "--certificate-authority", &file];
+    status(&setup, &arguments).unwrap();
+}
+
+#[test]
 fn a_certificate_for_another_name_is_not_taken() {
     let setup = Setup::host();
     let certified = Certified::new(&setup, "good");

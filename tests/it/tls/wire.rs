@@ -58,6 +58,27 @@ impl Certified {
         }
     }
 
+    /// One that signed itself, as `openssl req -x509` makes it.
+    pub fn alone(setup: &Setup, name: &str) -> Certified {
+        let hosts = ["localhost", "127.0.0.1"].map(str::to_owned);
+        let mut parameters = CertificateParams::new(hosts).unwrap();
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let certificate = parameters.self_signed(&key).unwrap();
+        let write = |kind: &str, text: String| {
+            let path = setup.path().join(format!("{name}.{kind}.pem"));
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+            path
+        };
+        Certified {
+            certificate: write("certificate", certificate.pem()),
+            key: write("key", key.serialize_pem()),
+            authority: setup.path().join(format!("{name}.certificate.pem")),
+            root: certificate.der().clone(),
+        }
+    }
+
     pub fn flags(&self) -> [String; 4] {
         [
             "--tls-certificate".to_owned(),
