@@ -82,6 +82,13 @@ impl Rest {
     }
 
     /// What a client was to the session, if it followed.
+    /// What those said who may say anything of it: one that only looks on may not.
+    fn said(&self) -> impl Iterator<Item = &Arc<Said>> {
+        let controllers = self.followers.iter();
+        let controllers = controllers.filter(|it| it.follower.role == Role::Controller);
+        controllers.filter_map(|waiter| waiter.said.as_ref())
+    }
+
     pub(super) fn of_client(&self, client: &Arc<Client>) -> Option<Before> {
         let mut followers = self.followers();
         let found = followers.find(|(known, _)| Arc::ptr_eq(known, client));
@@ -95,11 +102,7 @@ impl Rest {
         let is_theirs = |waiter: &&Waiter| waiter.follower.client.as_ptr() == Arc::as_ptr(client);
         let own = self.followers.iter().find(is_theirs);
         let own = own.and_then(|waiter| waiter.said.as_ref());
-        let others = || {
-            self.followers
-                .iter()
-                .find_map(|waiter| waiter.said.as_ref())
-        };
+        let others = || self.said().next();
         match (own, &self.asked) {
             (None, Some(asked)) => (Some(asked.clone()), None),
             (own, _) => match own.or_else(others) {
@@ -132,8 +135,7 @@ impl Rest {
 
     /// Adds what a client need not say again.
     pub(super) fn complete(&self, asked: &mut Asked) {
-        let said = self.followers.iter();
-        let said = said.filter_map(|waiter| Some(&waiter.said.as_ref()?.asked));
+        let said = self.said().map(|said| &said.asked);
         for known in self.asked.iter().chain(said) {
             if asked.options.env.is_empty() {
                 asked.options.env.clone_from(&known.options.env);

@@ -214,3 +214,39 @@ fn a_session_that_was_only_prompted_is_followed_again_after_a_restart() {
     }
     first.take("session/update");
 }
+
+#[test]
+fn how_a_session_comes_back_is_said_by_those_who_may_control_it() {
+    for role in ["controller", "observer"] {
+        let setup = Setup::host().vm("agent_sleep_after = \"200ms\"\nsleep_after = \"200ms\"");
+        let _server = Server::start(&setup);
+        let capabilities = json!({"loadSession": false, "sessionCapabilities": {"resume": {}}});
+        setup.script(&[
+            setup.record(),
+            json!({"on": "initialize", "result": {"protocolVersion": 1, "agentCapabilities": capabilities}}),
+            json!({"on": "session/resume", "result": {}}),
+            expect_prompt(),
+            end_turn(),
+        ]);
+        // That server knows nothing of how it was started once it is another one.
+        let mut client = setup.connect();
+        let session = client.new_session();
+        drop(client);
+        drop(_server);
+        let _server = Server::start(&setup);
+        let mut other = setup.connect();
+        let server = json!({"name": "said", "command": "/bin/true", "args": [], "env": []});
+        let mut params = follow(&session, json!({"role": role}));
+        params["mcpServers"] = json!([server]);
+        other.call("session/resume", params).unwrap();
+        let mut waker = setup.connect();
+        waker.prompt(&session, "u").unwrap();
+        let came_back = setup.received();
+        let came_back = came_back
+            .iter()
+            .find(|line| line.contains("\"session/resume\""));
+        let is_told = came_back.unwrap().contains("\"said\"");
+        assert_eq!(is_told, role == "controller", "{came_back:?}");
+        other.expect("session/update");
+    }
+}
