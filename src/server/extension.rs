@@ -126,18 +126,11 @@ fn page_limit(asked: Option<usize>) -> Result<usize, Failure> {
     }
 }
 
-async fn known(host: &Host, session: &str) -> Result<(), Failure> {
-    match host.store.session(session).await? {
-        Some(_) => Ok(()),
-        None => Err(Failure::unknown_session(session)),
-    }
-}
-
 async fn session_events(
     host: Arc<Host>,
     request: EventsRequest,
 ) -> Result<EventsResponse, Failure> {
-    known(&host, &request.session_id).await?;
+    host.known(&request.session_id).await?;
     let limit = page_limit(request.limit)?;
     if let Some(live) = host.registry.live(&request.session_id) {
         // What is stored can be read also where nothing more can be.
@@ -189,7 +182,7 @@ pub fn event(row: EventRow) -> Result<Event, Failure> {
 }
 
 async fn agent_logs(host: Arc<Host>, request: LogsRequest) -> Result<LogsResponse, Failure> {
-    known(&host, &request.session_id).await?;
+    host.known(&request.session_id).await?;
     let limit = page_limit(request.limit)?;
     let rows = host
         .store

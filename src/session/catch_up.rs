@@ -139,8 +139,7 @@ impl Behind {
         tokio::spawn(async move {
             let client = Arc::clone(&self.client);
             if let Err(failure) = self.run().await {
-                tracing::warn!(%failure, "a client is let go: what it lacks cannot be read");
-                client.unfit.cancel();
+                client.let_go(&failure);
             }
         });
     }

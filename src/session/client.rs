@@ -9,6 +9,7 @@ use agent_client_protocol_schema::v1::ClientCapabilities;
 use tokio_util::sync::CancellationToken;
 
 use super::live::Live;
+use crate::acp::Failure;
 use crate::acp::extension::{ClientOptions, SessionOptions};
 use crate::rpc::{Outbox, Pending, message, splice};
 
@@ -82,6 +83,12 @@ impl Client {
             pending: Mutex::new(Pending::new(PENDING_REQUESTS)),
             parked: Mutex::default(),
         })
+    }
+
+    /// Ends its connection, since what it lacks of a session cannot be read.
+    pub(super) fn let_go(&self, failure: &Failure) {
+        tracing::warn!(%failure, "a client is let go: what it lacks cannot be read");
+        self.unfit.cancel();
     }
 
     /// Whether it lags behind in some session, and so has not got all its answers.

@@ -101,8 +101,7 @@ impl Host {
         drop(slot);
         if let Err(failure) = behind.run().await {
             // Its answer may be on its way already: it cannot get another one.
-            tracing::warn!(%failure, "a client is let go: what it lacks cannot be read");
-            client.unfit.cancel();
+            client.let_go(&failure);
             return Ok(());
         }
         // It has its answer by now.

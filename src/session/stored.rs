@@ -85,8 +85,7 @@ impl Host {
         self.registry.sweep();
         let after = following.after.unwrap_or(last_seq);
         if let Err(failure) = self.show_stored(client, session, after, last_seq).await {
-            tracing::warn!(%failure, "a client is let go: what it lacks cannot be read");
-            client.unfit.cancel();
+            client.let_go(&failure);
             return Ok(());
         }
         let meta = SessionMeta {
@@ -108,7 +107,7 @@ impl Host {
     }
 
     /// The row of a session that there must be.
-    pub(super) async fn known(&self, session: &str) -> Result<SessionRow, Failure> {
+    pub async fn known(&self, session: &str) -> Result<SessionRow, Failure> {
         let row = self.store.session(session).await?;
         row.ok_or_else(|| Failure::unknown_session(session))
     }

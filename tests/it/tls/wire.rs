@@ -44,12 +44,7 @@ impl Certified {
         let key = generate();
         let leaf = parameters(name, &["localhost", "127.0.0.1"], IsCa::ExplicitNoCa);
         let leaf = leaf.signed_by(&key, &between).unwrap();
-        let write = |kind: &str, text: String| {
-            let path = setup.path().join(format!("{name}.{kind}.pem"));
-            std::fs::write(&path, text).unwrap();
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-            path
-        };
+        let write = |kind: &str, text: String| write(setup, name, kind, text);
         Certified {
             certificate: write("certificate", leaf.pem() + &between.pem()),
             key: write("key", key.serialize_pem()),
@@ -65,16 +60,12 @@ impl Certified {
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
         let certificate = parameters.self_signed(&key).unwrap();
-        let write = |kind: &str, text: String| {
-            let path = setup.path().join(format!("{name}.{kind}.pem"));
-            std::fs::write(&path, text).unwrap();
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-            path
-        };
+        let write = |kind: &str, text: String| write(setup, name, kind, text);
+        let file = write("certificate", certificate.pem());
         Certified {
-            certificate: write("certificate", certificate.pem()),
+            certificate: file.clone(),
             key: write("key", key.serialize_pem()),
-            authority: setup.path().join(format!("{name}.certificate.pem")),
+            authority: file,
             root: certificate.der().clone(),
         }
     }
@@ -107,6 +98,14 @@ impl Certified {
         settings.alpn_protocols = protocols.collect();
         Arc::new(settings)
     }
+}
+
+/// A file in the set-up's folder that nobody else may read.
+fn write(setup: &Setup, name: &str, kind: &str, text: String) -> PathBuf {
+    let path = setup.path().join(format!("{name}.{kind}.pem"));
+    std::fs::write(&path, text).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    path
 }
 
 /// The client's end, for one who reads and one who writes in turns.
